@@ -1,0 +1,1 @@
+"""Evaluation of what the stages made."""

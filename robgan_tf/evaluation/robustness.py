@@ -1,0 +1,135 @@
+"""Accuracy of a classifier on clean and on attacked images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Callable
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.data.datasets import Examples, ImageData, evaluation_batches
+from robgan_tf.losses import class_loss
+from robgan_tf.players.attacker import Attacker
+from robgan_tf.players.threat_model import epsilon_255
+
+
+class AccuracyUnderAttack:
+    """Measures the share of images that a classifier gets right after an attack on each.
+
+    The attack maximises the cross-entropy of the true class. The graph is traced once and serves any examples.
+
+    Args:
+        logits: maps images float32 [B, H, W, C] in [-1, 1] to class logits [B, K], in inference mode.
+        attacker: the attacker; None for the accuracy on clean images.
+        batch_size: global batch size; it is rounded up to a multiple of the number of replicas.
+        seed: seed of the attack's random starts.
+    """
+
+    def __init__(
+        self, logits: Callable[[tf.Tensor], tf.Tensor], attacker: Attacker | None, batch_size: int, seed: int = 0
+    ):
+        self.logits = logits
+        self.attacker = attacker
+        self.seed = seed
+        self.strategy = tf.distribute.get_strategy()
+        replicas = self.strategy.num_replicas_in_sync
+        self.batch_size = -(-batch_size // replicas) * replicas
+
+    def __call__(self, examples: Examples) -> float:
+        """Returns the accuracy on `examples`, in [0, 1]; each counts exactly once."""
+        batches = self.strategy.experimental_distribute_dataset(evaluation_batches(examples, self.batch_size))
+        hits = [self._hits(*batch, tf.constant(index)) for index, batch in enumerate(batches)]
+        return float(tf.add_n(hits)) / len(examples)
+
+    @tf.function
+    def _hits(self, images, labels, mask, batch):
+        hits = self.strategy.run(self._hits_of_replica, args=(images, labels, mask, batch))
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, hits, axis=None)
+
+    def _hits_of_replica(self, images, labels, mask, batch):
+        if self.attacker is not None:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 0xA77], tf.int32), batch)
+            seed = tf.random.experimental.stateless_fold_in(seed, replica)
+            images = self.attacker(images, lambda images: class_loss(self.logits(images), labels), seed)
+        hits = tf.equal(tf.argmax(self.logits(images), axis=-1, output_type=labels.dtype), labels)
+        return tf.reduce_sum(tf.cast(hits, tf.float32) * mask)
+
+
+@gin.configurable
+class RobustnessEvaluation:
+    """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
+
+    Args:
+        attacker: the attack; its epsilon is replaced by each of `epsilons`, and a relative step size scales with it.
+        epsilons: radii on the pixel scale [-1, 1], in rising order; 0 is the accuracy on clean images.
+        batch_size: images attacked at once, over all replicas.
+        test_examples: evaluate a class-balanced part of so many test images; None for all.
+        seed: seed of random starts and of the choice of training images.
+
+    Raises:
+        ValueError: for epsilons that are not in rising order from 0.
+    """
+
+    def __init__(
+        self,
+        attacker: Attacker = gin.REQUIRED,
+        epsilons: Sequence[float] = gin.REQUIRED,
+        batch_size: int = 250,
+        test_examples: int | None = None,
+        seed: int = 0,
+    ):
+        epsilons = [float(epsilon) for epsilon in epsilons]
+        if not epsilons or epsilons[0] != 0 or epsilons != sorted(set(epsilons)):
+            raise ValueError(f"RobustnessEvaluation.epsilons must rise from 0, got {epsilons}.")
+        for epsilon in epsilons[1:]:  # finds an epsilon that the steps can't reach now and not after the training
+            attacker.with_epsilon(epsilon)
+        self.epsilons = epsilons
+        self.attacker = attacker
+        self.batch_size = batch_size
+        self.test_examples = test_examples
+        self.seed = seed
+
+    def __call__(self, logits: Callable, data: ImageData, progress: Callable[[str], None] = lambda line: None) -> dict:
+        """Evaluates a classifier; returns what `robustness.json` holds.
+
+        Args:
+            logits: see `AccuracyUnderAttack`.
+            data: the data set.
+            progress: is called with a line of text after each epsilon.
+        """
+        start = time.monotonic()
+        test = data.test if self.test_examples is None else data.test.take(self.test_examples, self.seed)
+        splits = {"test": test, "train": data.train.take(len(test), self.seed)}
+        curves = {split: [] for split in splits}
+        for epsilon in self.epsilons:
+            attacker = self.attacker.with_epsilon(epsilon) if epsilon else None
+            measure = AccuracyUnderAttack(logits, attacker, min(self.batch_size, len(test)), self.seed)
+            for split, examples in splits.items():
+                accuracy = measure(examples)
+                point = {"epsilon": epsilon, "epsilon_255": epsilon_255(epsilon), "accuracy": accuracy}
+                if attacker is not None:
+                    point["step_size"] = attacker.step_size
+                curves[split].append(point)
+                progress(
+                    f"{split}: accuracy {accuracy:.2%} at epsilon {epsilon:g} ({epsilon_255(epsilon):.2f}/255), "
+                    f"{len(examples)} images"
+                )
+        reports = {
+            split: {"split": split, "examples": len(splits[split]), "clean": curve[0]["accuracy"], "curve": curve}
+            for split, curve in curves.items()
+        }
+        attack = {**self.attacker.describe(), "seed": self.seed}
+        # Each point of the curves has an epsilon and a step of its own.
+        for key in ("epsilon", "epsilon_255", "step_size"):
+            del attack[key]
+        return {
+            "dataset": data.name,
+            "pixel_range": attack.pop("pixel_range"),
+            "attack": attack,
+            **reports["test"],
+            "train": reports["train"],
+            "wall_seconds": round(time.monotonic() - start, 1),
+        }

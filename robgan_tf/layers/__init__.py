@@ -1,0 +1,1 @@
+"""Layers of the players: spectral normalisation, conditional batch norm, residual blocks."""

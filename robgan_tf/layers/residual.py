@@ -1,0 +1,115 @@
+"""The residual blocks of the SN-GAN networks that Rob-GAN copies (Miyato & Koyama, ICLR 2018, appendix)."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import tensorflow as tf
+from tensorflow import keras
+
+from robgan_tf.layers.conditional_batch_norm import ConditionalBatchNorm
+
+
+def glorot_uniform(gain: float) -> keras.initializers.Initializer:
+    """Glorot's uniform initializer with its limit multiplied by `gain`."""
+    return keras.initializers.VarianceScaling(scale=gain**2, mode="fan_avg", distribution="uniform")
+
+
+def conv3x3(filters: int, conv2d: Callable = keras.layers.Conv2D, name: str | None = None) -> keras.layers.Layer:
+    """A block's 3x3 convolution, with the gain sqrt(2) of the ReLU before it."""
+    return conv2d(filters, 3, padding="same", kernel_initializer=glorot_uniform(2**0.5), name=name)
+
+
+def conv1x1(filters: int, conv2d: Callable = keras.layers.Conv2D, name: str | None = None) -> keras.layers.Layer:
+    """A shortcut's 1x1 convolution, with gain 1."""
+    return conv2d(filters, 1, padding="same", kernel_initializer=glorot_uniform(1.0), name=name)
+
+
+def upsample(images: tf.Tensor) -> tf.Tensor:
+    """Doubles the sides of images [B, H, W, C] by repeating each pixel (nearest neighbour)."""
+    batch, height, width, channels = tf.shape(images)[0], *images.shape[1:]
+    images = tf.tile(images[:, :, tf.newaxis, :, tf.newaxis, :], [1, 1, 2, 1, 2, 1])
+    return tf.reshape(images, [batch, 2 * height, 2 * width, channels])
+
+
+def downsample(images: tf.Tensor) -> tf.Tensor:
+    """Halves the sides of images [B, H, W, C] by averaging 2x2 pixels."""
+    return tf.nn.avg_pool2d(images, ksize=2, strides=2, padding="VALID")
+
+
+class GeneratorBlock(keras.layers.Layer):
+    """cBN, ReLU, (up), conv3x3, cBN, ReLU, conv3x3, plus the shortcut (up), conv1x1 where the shape changes.
+
+    Args:
+        filters: number of output channels.
+        num_classes: number of classes of the conditional batch norm.
+        upsample: whether the block doubles the sides of the image.
+        name: name of the layer.
+    """
+
+    def __init__(self, filters: int, num_classes: int, upsample: bool, name: str | None = None):
+        super().__init__(name=name)
+        self.filters = filters
+        self.upsample = upsample
+        self.norm_1 = ConditionalBatchNorm(num_classes)
+        self.norm_2 = ConditionalBatchNorm(num_classes)
+        self.conv_1 = conv3x3(filters)
+        self.conv_2 = conv3x3(filters)
+        self.conv_shortcut = None
+
+    def build(self, input_shape):
+        """Creates the 1x1 shortcut where inputs [B, H, W, C] change shape in the block."""
+        if self.upsample or input_shape[-1] != self.filters:
+            self.conv_shortcut = conv1x1(self.filters)
+        super().build(input_shape)
+
+    def call(self, images, labels, training=False):
+        """Maps [B, H, W, C] and labels [B] to [B, H, W, filters], or [B, 2H, 2W, filters] with upsampling."""
+        up = upsample if self.upsample else tf.identity
+        hidden = tf.nn.relu(self.norm_1(images, labels, training=training))
+        hidden = self.conv_1(up(hidden))
+        hidden = tf.nn.relu(self.norm_2(hidden, labels, training=training))
+        hidden = self.conv_2(hidden)
+        shortcut = images if self.conv_shortcut is None else up(self.conv_shortcut(images))
+        return hidden + shortcut
+
+
+class DiscriminatorBlock(keras.layers.Layer):
+    """ReLU, conv3x3, ReLU, conv3x3, (pool), plus the shortcut conv1x1, (pool) where the shape changes.
+
+    The hidden width is the input's. The first block of a discriminator works on an image instead of features: it has no
+    ReLU before its first convolution, the hidden width of its output, and pools before its shortcut's convolution.
+
+    Args:
+        filters: number of output channels.
+        downsample: whether the block halves the sides of the image.
+        conv2d: class of the convolutions (`SpectralNormConv2D` or `keras.layers.Conv2D`).
+        first: whether the block's input is an image.
+        name: name of the layer.
+    """
+
+    def __init__(self, filters: int, downsample: bool, conv2d: Callable, first: bool = False, name: str | None = None):
+        super().__init__(name=name)
+        self.filters = filters
+        self.downsample = downsample
+        self.conv2d = conv2d
+        self.first = first
+        self.conv_1 = self.conv_2 = self.conv_shortcut = None
+
+    def build(self, input_shape):
+        """Creates the convolutions for inputs [B, H, W, C]; the hidden width depends on C."""
+        self.conv_1 = conv3x3(self.filters if self.first else input_shape[-1], self.conv2d)
+        self.conv_2 = conv3x3(self.filters, self.conv2d)
+        if self.first or self.downsample or input_shape[-1] != self.filters:
+            self.conv_shortcut = conv1x1(self.filters, self.conv2d)
+        super().build(input_shape)
+
+    def call(self, images):
+        """Maps [B, H, W, C] to [B, H, W, filters], or [B, H/2, W/2, filters] with downsampling."""
+        down = downsample if self.downsample else tf.identity
+        hidden = self.conv_1(images if self.first else tf.nn.relu(images))
+        hidden = down(self.conv_2(tf.nn.relu(hidden)))
+        if self.conv_shortcut is None:
+            return hidden + images
+        # Pooling and a 1x1 convolution commute; pooling first, in every block, does a quarter of the arithmetic.
+        return hidden + self.conv_shortcut(down(images))

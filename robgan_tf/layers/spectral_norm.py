@@ -1,0 +1,157 @@
+"""Spectrally normalised layers: the kernel is divided by its largest singular value.
+
+Miyato et al., "Spectral Normalization for Generative Adversarial Networks", ICLR 2018. The kernel W is seen as a matrix
+with one column per output; sigma(W), its largest singular value, is estimated by power iteration from a vector u that
+is kept as state.
+
+What sets these layers apart from those of tensorflow-addons and Keras:
+
+*   The forward pass is a pure function of the kernel and u. It never assigns anything, so an attack or an evaluation
+    leaves no trace, whatever `training` says. Only `power_iteration` moves u, and only a training step calls it: once
+    for each update of the discriminator.
+*   The gradient flows through sigma (and not through u and v), as in the paper, equation 12.
+*   Kernel, u and sigma stay float32 under mixed precision; only the finished W / sigma is cast.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow import keras
+
+# Smaller norms are taken for zero, so that an all-zero kernel gives zero and not NaN.
+_TINY = 1e-12
+
+
+class SpectralNormLayer(keras.layers.Layer):
+    """Base of the spectrally normalised layers: a kernel, its u vector and W / sigma(W).
+
+    Args:
+        kernel_initializer: a Keras initializer for the kernel.
+        dtype: dtype (or mixed-precision policy) of the layer's arithmetic; the global policy if None. The variables are
+            float32 in any case.
+        name: name of the layer.
+    """
+
+    def __init__(self, kernel_initializer="glorot_uniform", dtype=None, name=None):
+        # The layer itself is float32 and casts by hand: under a mixed policy Keras would round the kernel to 16 bits
+        # before sigma is computed from it.
+        super().__init__(name=name, dtype="float32", autocast=False)
+        policy = keras.mixed_precision.global_policy() if dtype is None else keras.mixed_precision.Policy(dtype)
+        self.arithmetic_dtype = policy.compute_dtype
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def add_kernel(self, shape):
+        """Creates the float32 `kernel` of `shape` [..., outputs] and the unit vector `u` [outputs]."""
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer, trainable=True)
+        # A plain tf.Variable, for its aggregation: under MirroredStrategy all replicas compute the same new u, and the
+        # first one's is taken.
+        self.u = tf.Variable(
+            lambda: tf.math.l2_normalize(tf.random.normal([shape[-1]]), epsilon=_TINY),
+            trainable=False,
+            name="u",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def power_iteration(self):
+        """Moves u by one power iteration: v = Wu / |Wu|, u = W'v / |W'v|.
+
+        To be called in replica context at the top level of a training step, once for each update of the kernel.
+        """
+        matrix = self._matrix()
+        v = tf.math.l2_normalize(tf.linalg.matvec(matrix, self.u), epsilon=_TINY)
+        self.u.assign(tf.math.l2_normalize(tf.linalg.matvec(matrix, v, transpose_a=True), epsilon=_TINY))
+
+    def sigma(self) -> tf.Tensor:
+        """Returns the estimate of the kernel's largest singular value, a float32 scalar.
+
+        sigma = v'Wu with v = Wu / |Wu|, which is |Wu|. Its gradient with respect to W is v u': that of v'Wu with u and
+        v held fixed (Miyato et al., eq. 12).
+        """
+        # Normalised here too, since a moving average of u, a mean of unit vectors, is shorter than one.
+        u = tf.math.l2_normalize(self.u, epsilon=_TINY)
+        return tf.norm(tf.linalg.matvec(self._matrix(), u))
+
+    def normalized_kernel(self) -> tf.Tensor:
+        """Returns W / sigma(W) in the layer's arithmetic dtype."""
+        return tf.cast(self.kernel / tf.maximum(self.sigma(), _TINY), self.arithmetic_dtype)
+
+    def _matrix(self) -> tf.Tensor:
+        return tf.reshape(self.kernel, [-1, self.kernel.shape[-1]])
+
+
+class SpectralNormConv2D(SpectralNormLayer):
+    """3x3 or 1x1 convolution with "same" padding, stride 1 and bias, its kernel spectrally normalised.
+
+    Args:
+        filters: number of output channels.
+        kernel_size: side of the square kernel.
+        padding: only "same".
+        **layer_options: `kernel_initializer`, `dtype` and `name`, see `SpectralNormLayer`.
+    """
+
+    def __init__(self, filters: int, kernel_size: int, padding: str = "same", **layer_options):
+        super().__init__(**layer_options)
+        if padding != "same":
+            raise ValueError(f'padding must be "same", got {padding!r}.')
+        self.filters = filters
+        self.kernel_size = kernel_size
+
+    def build(self, input_shape):
+        """Creates kernel [size, size, in, filters], u and bias for inputs [B, H, W, in]."""
+        self.add_kernel((self.kernel_size, self.kernel_size, input_shape[-1], self.filters))
+        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, images):
+        """Maps [B, H, W, in] to [B, H, W, filters]."""
+        images = tf.cast(images, self.arithmetic_dtype)
+        images = tf.nn.conv2d(images, self.normalized_kernel(), strides=1, padding="SAME")
+        return tf.nn.bias_add(images, tf.cast(self.bias, self.arithmetic_dtype))
+
+
+class SpectralNormDense(SpectralNormLayer):
+    """Linear layer with bias, its kernel spectrally normalised.
+
+    Args:
+        units: number of outputs.
+        **layer_options: `kernel_initializer`, `dtype` and `name`, see `SpectralNormLayer`.
+    """
+
+    def __init__(self, units: int, **layer_options):
+        super().__init__(**layer_options)
+        self.units = units
+
+    def build(self, input_shape):
+        """Creates kernel [in, units], u and bias for inputs [B, in]."""
+        self.add_kernel((input_shape[-1], self.units))
+        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, features):
+        """Maps [B, in] to [B, units]."""
+        features = tf.cast(features, self.arithmetic_dtype)
+        return tf.linalg.matmul(features, self.normalized_kernel()) + tf.cast(self.bias, self.arithmetic_dtype)
+
+
+class SpectralNormEmbedding(SpectralNormLayer):
+    """Embedding of class labels, its table spectrally normalised (Miyato & Koyama, ICLR 2018, projection head).
+
+    Args:
+        num_classes: number of rows of the table.
+        features: length of each row.
+        **layer_options: `kernel_initializer`, `dtype` and `name`, see `SpectralNormLayer`.
+    """
+
+    def __init__(self, num_classes: int, features: int, **layer_options):
+        super().__init__(**layer_options)
+        self.num_classes = num_classes
+        self.features = features
+
+    def build(self, input_shape):
+        """Creates kernel [num_classes, features] and u; the shape of the labels does not matter."""
+        self.add_kernel((self.num_classes, self.features))
+        super().build(input_shape)
+
+    def call(self, labels):
+        """Maps integer labels [B] to [B, features]."""
+        return tf.gather(self.normalized_kernel(), labels)

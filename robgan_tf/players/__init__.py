@@ -1,0 +1,1 @@
+"""The players: generator, discriminator (and other classifiers), attacker. None of them imports another."""

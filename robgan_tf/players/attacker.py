@@ -1,0 +1,121 @@
+"""The attacker: projected gradient ascent on an objective that the caller gives (Madry et al., ICLR 2018)."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.players.threat_model import ThreatModel, epsilon_255
+
+
+@gin.configurable
+class Attacker:
+    """PGD: x <- project(x + step_size * direction(gradient)), `steps` times (Rob-GAN, equation 2).
+
+    With one step of size epsilon and no random start it is FGSM (Goodfellow et al., ICLR 2015).
+
+    Args:
+        threat_model: norm, epsilon and projection, e.g. `@LInf()`.
+        steps: number of gradient steps.
+        step_size: length of a step on the pixel scale [-1, 1]. Give this or `relative_step_size`.
+        relative_step_size: length of a step as a share of epsilon (the paper's epsilon / 5 is 0.2).
+        random_start: whether it starts at a random point of the ball instead of at the image.
+
+    Raises:
+        ValueError: for settings that contradict each other, or that can't reach the border of the ball.
+    """
+
+    def __init__(
+        self,
+        threat_model: ThreatModel = gin.REQUIRED,
+        steps: int = gin.REQUIRED,
+        step_size: float | None = None,
+        relative_step_size: float | None = None,
+        random_start: bool = False,
+    ):
+        if not isinstance(threat_model, ThreatModel):
+            raise ValueError(f"Attacker.threat_model must be a threat model such as @LInf(), got {threat_model!r}.")
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(
+                f"Attacker.steps must be a whole number >= 1, got {steps!r}; for no attack set the attacker to None."
+            )
+        if (step_size is None) == (relative_step_size is None):
+            raise ValueError(
+                f"Give exactly one of Attacker.step_size (got {step_size!r}) and Attacker.relative_step_size "
+                f"(got {relative_step_size!r})."
+            )
+        epsilon = threat_model.epsilon
+        length = step_size if step_size is not None else relative_step_size * epsilon
+        if length <= 0 < epsilon:
+            raise ValueError(f"The attack's steps must have a positive length, got {length:g}.")
+        # A tolerance of rounding alone: 5 steps of epsilon / 5 are allowed.
+        if steps * length < epsilon * (1 - 1e-6):
+            raise ValueError(
+                f"The attack can't reach epsilon = {epsilon:g} ({epsilon_255(epsilon):.2f}/255): {steps} steps of "
+                f"{length:g} go {steps * length:g} at most. Take at least {-int(-epsilon // length)} steps, or a "
+                f"step_size of at least {epsilon / steps:g}."
+            )
+        self.threat_model = threat_model
+        self.steps = steps
+        self.step_size = length
+        self.relative_step_size = relative_step_size
+        self.random_start = random_start
+
+    def with_epsilon(self, epsilon: float) -> Attacker:
+        """Returns the same attack on a ball of another radius; a relative step size scales with it."""
+        return Attacker(
+            self.threat_model.with_epsilon(epsilon),
+            self.steps,
+            step_size=None if self.relative_step_size is not None else self.step_size,
+            relative_step_size=self.relative_step_size,
+            random_start=self.random_start,
+        )
+
+    def __call__(self, images, objective: Callable[[tf.Tensor], tf.Tensor], seed=None) -> tf.Tensor:
+        """Returns adversarial images [B, H, W, C] within the threat model around `images`.
+
+        The attack computes gradients with respect to its input alone, and assigns nothing.
+
+        Args:
+            images: float32 [B, H, W, C] in [-1, 1].
+            objective: maps images to the loss of each, [B], which the attack maximises. It must evaluate its network in
+                inference mode.
+            seed: int32 [2], needed for a random start.
+
+        Raises:
+            ValueError: where a random start has no seed.
+        """
+        threat_model = self.threat_model
+
+        def step(index, adversarial):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(adversarial)
+                total = tf.reduce_sum(objective(adversarial))
+            direction = threat_model.ascent_direction(tape.gradient(total, adversarial))
+            return index + 1, threat_model.project(adversarial + self.step_size * direction, images)
+
+        start = images
+        if self.random_start:
+            if seed is None:
+                raise ValueError("An attack with a random start needs a seed (int32 [2]).")
+            start = threat_model.project(images + threat_model.random_perturbation(tf.shape(images), seed), images)
+        _, adversarial = tf.while_loop(
+            lambda index, _: index < self.steps,
+            step,
+            (0, start),
+            maximum_iterations=self.steps,
+        )
+        return tf.stop_gradient(adversarial)
+
+    def describe(self) -> dict:
+        """Returns all settings, for reports."""
+        return {
+            "name": "pgd",
+            **self.threat_model.describe(),
+            "steps": self.steps,
+            "step_size": self.step_size,
+            "relative_step_size": self.relative_step_size,
+            "random_start": self.random_start,
+        }

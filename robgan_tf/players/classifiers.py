@@ -1,0 +1,49 @@
+"""Classifiers: what fine-tuning trains, evaluation attacks and export serves."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import gin
+import tensorflow as tf
+from tensorflow import keras
+
+
+class Classifier(keras.Model):
+    """Maps images float32 [B, H, W, C] in [-1, 1] to class logits float32 [B, K]."""
+
+    def power_iteration(self):
+        """Moves the state of spectral normalisation before an update of the weights; nothing where there is none."""
+
+    @property
+    def class_variables(self) -> list[tf.Variable]:
+        """The trainable variables that the class logits depend on."""
+        return self.trainable_variables
+
+
+@gin.configurable
+class ClassBranch(Classifier):
+    """The discriminator as a classifier: f(x; w) of the paper's equation 10.
+
+    Args:
+        discriminator: a `Discriminator`; its weights are shared, not copied.
+        name: name of the model.
+    """
+
+    def __init__(self, discriminator: Callable, name: str = "class_branch"):
+        super().__init__(name=name)
+        self.discriminator = discriminator
+
+    def call(self, images, training=False) -> tf.Tensor:
+        """Returns the class logits of the discriminator, float32 [B, K]."""
+        return self.discriminator(images, training=training).classes
+
+    def power_iteration(self):
+        """See `Discriminator.power_iteration`."""
+        self.discriminator.power_iteration()
+
+    @property
+    def class_variables(self) -> list[tf.Variable]:
+        """All but those of the real/fake head, which has no part in the classification."""
+        others = {id(variable) for variable in self.discriminator.source_head.trainable_variables}
+        return [variable for variable in self.trainable_variables if id(variable) not in others]

@@ -1,0 +1,116 @@
+"""Threat models: what an attacker may do to an image. The loop that does it is in `attacker.py`.
+
+Images, perturbations and epsilon are on the pixel scale [-1, 1], as in the paper, on which the usual 8/255 of [0, 1]
+images is 16/255 = 0.0627.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import gin
+import tensorflow as tf
+
+# Lower and upper end of the pixel scale.
+PIXEL_RANGE = (-1.0, 1.0)
+
+
+def epsilon_255(epsilon: float) -> float:
+    """Converts a distance on the scale [-1, 1] to the scale of 8-bit pixels: 0.08 -> 10.2."""
+    return epsilon * 255.0 / (PIXEL_RANGE[1] - PIXEL_RANGE[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreatModel:
+    """A ball of radius epsilon around an image, within the range of pixels.
+
+    Attributes:
+        epsilon: radius of the ball, on the pixel scale [-1, 1]. For the l-inf norm the largest change of any pixel.
+
+    Raises:
+        ValueError: for an epsilon that is negative or not finite.
+    """
+
+    epsilon: float = gin.REQUIRED
+
+    def __post_init__(self):
+        if not (isinstance(self.epsilon, (int, float)) and math.isfinite(self.epsilon) and self.epsilon >= 0):
+            raise ValueError(
+                f"epsilon must be a finite number >= 0 on the pixel scale [-1, 1], got {self.epsilon!r}; "
+                f"8/255 on the scale [0, 1] is 16/255 = 0.0627 here."
+            )
+
+    def with_epsilon(self, epsilon: float) -> ThreatModel:
+        """Returns the same threat model with another radius."""
+        return dataclasses.replace(self, epsilon=epsilon)
+
+    def project(self, images, originals):
+        """Returns the points of the ball around `originals`, within pixel range, that replace `images` [B, H, W, C]."""
+        inside = originals + self.project_perturbation(images - originals)
+        return tf.clip_by_value(inside, *PIXEL_RANGE)
+
+    def describe(self) -> dict:
+        """Returns norm and epsilon in both units, for reports."""
+        return {
+            "norm": self.norm,
+            "epsilon": self.epsilon,
+            "epsilon_255": epsilon_255(self.epsilon),
+            "pixel_range": list(PIXEL_RANGE),
+        }
+
+    def __str__(self):
+        return f"{self.norm} ball, epsilon {self.epsilon:g} on [-1, 1] = {epsilon_255(self.epsilon):.2f}/255"
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class LInf(ThreatModel):
+    """The l-inf ball: no pixel changes by more than epsilon (Madry et al., ICLR 2018)."""
+
+    norm = "linf"
+
+    def project_perturbation(self, perturbation):
+        """Clips every entry to [-epsilon, epsilon]."""
+        return tf.clip_by_value(perturbation, -self.epsilon, self.epsilon)
+
+    def ascent_direction(self, gradient):
+        """Returns the steepest ascent of unit l-inf norm: the gradient's sign."""
+        return tf.sign(gradient)
+
+    def random_perturbation(self, shape, seed):
+        """Draws float32 perturbations of `shape` [B, H, W, C], uniform in the ball. `seed`: int [2]."""
+        return tf.random.stateless_uniform(shape, seed, -self.epsilon, self.epsilon)
+
+    def size(self, perturbation):
+        """Returns the l-inf norm of each image's perturbation, [B]."""
+        return tf.reduce_max(tf.abs(perturbation), axis=[1, 2, 3])
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class L2(ThreatModel):
+    """The l2 ball: the Euclidean norm of an image's perturbation is at most epsilon."""
+
+    norm = "l2"
+
+    def project_perturbation(self, perturbation):
+        """Shrinks perturbations longer than epsilon to that length."""
+        return tf.clip_by_norm(perturbation, self.epsilon, axes=[1, 2, 3])
+
+    def ascent_direction(self, gradient):
+        """Returns the steepest ascent of unit l2 norm: the gradient over its norm, zero where that is zero."""
+        return tf.math.l2_normalize(gradient, axis=[1, 2, 3], epsilon=1e-24)
+
+    def random_perturbation(self, shape, seed):
+        """Draws float32 perturbations of `shape` [B, H, W, C], uniform in the ball. `seed`: int [2]."""
+        direction_seed, radius_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        direction = self.ascent_direction(tf.random.stateless_normal(shape, direction_seed))
+        dimensions = tf.cast(tf.reduce_prod(shape[1:]), tf.float32)
+        # The volume within radius r grows with r to the number of dimensions.
+        radius = tf.random.stateless_uniform([shape[0], 1, 1, 1], radius_seed) ** (1.0 / dimensions)
+        return self.epsilon * radius * direction
+
+    def size(self, perturbation):
+        """Returns the l2 norm of each image's perturbation, [B]."""
+        return tf.sqrt(tf.reduce_sum(perturbation**2, axis=[1, 2, 3]))

@@ -1,0 +1,59 @@
+"""Devices, precision and seeds."""
+
+from __future__ import annotations
+
+import contextlib
+
+import gin
+import tensorflow as tf
+from tensorflow import keras
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@gin.configurable
+def configure(seed: int = 0, precision: str = "float32", deterministic: bool = False, replicas: int = 0):
+    """Sets up TensorFlow for a run and returns the distribution strategy to build and train everything under.
+
+    Args:
+        seed: seed of the initial weights; noise, data and attacks take seeds of their own.
+        precision: "float32", "mixed_bfloat16" or "mixed_float16": of activations; variables are always float32.
+        deterministic: whether to use deterministic (on GPUs slower) kernels.
+        replicas: number of replicas; 0 for one on each GPU, or one where there is none. On a machine without GPUs more
+            than one means that many logical CPU devices, to try out the code of several replicas.
+
+    Raises:
+        ValueError: for an unknown precision, or more replicas than there are devices.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"configure.precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
+    keras.utils.set_random_seed(seed)
+    keras.mixed_precision.set_global_policy(precision)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    if gpus and replicas > len(gpus):
+        raise ValueError(f"configure.replicas is {replicas}, this machine has {len(gpus)} GPUs; 0 takes all of them.")
+    devices = [f"GPU:{index}" for index in range(replicas or len(gpus))] if gpus else _cpus(max(replicas, 1))
+    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _cpus(count: int) -> list[str]:
+    """Returns the names of `count` logical CPU devices, made of the first physical one where there are too few."""
+    if count > 1 and len(tf.config.list_logical_devices("CPU")) < count:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    return [f"CPU:{index}" for index in range(count)]
+
+
+@contextlib.contextmanager
+def precision(name: str):
+    """Makes the networks built within compute in precision `name`."""
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)

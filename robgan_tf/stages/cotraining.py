@@ -1,0 +1,183 @@
+"""Stage 1: generator, discriminator and attacker play against each other (Rob-GAN, section 3.3, Fig. 1)."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import gin
+import tensorflow as tf
+from tensorflow import keras
+
+from robgan_tf.losses import CoTrainingLosses
+from robgan_tf.players.attacker import Attacker
+from robgan_tf.stages.optimization import make_optimizer, minimize, update_average
+from robgan_tf.stages.randomness import generator_inputs, replica_seed, step_seeds
+from robgan_tf.stages.stage import Stage
+
+
+@gin.configurable
+class CoTraining(Stage):
+    """Trains the three players; with `attacker=None` it trains a standard GAN.
+
+    A training step takes `discriminator_steps` micro-batches of real images and does one update of the generator, then
+    for each micro-batch an attack and an update of the discriminator.
+
+    Args:
+        generator: the generator, built.
+        average_generator: another generator of the same shape. It gets the moving average of the generator's weights,
+        and
+            is the one to sample from.
+        discriminator: the discriminator, built.
+        num_examples: number of real training images.
+        seed: seed of noise, labels and random starts.
+        attacker: the attacker of real images, or None.
+        losses: the losses of the three players, `@split()` or `@ac_gan()`.
+        epochs: length of the stage in passes over the real images.
+        batch_size: global size of a micro-batch, over all replicas.
+        discriminator_steps: discriminator updates per generator update (n_dis).
+        optimizer: makes the Keras optimizer of either player from a learning rate, e.g. `@cotraining/Adam`.
+        generator_schedule: learning-rate schedule of the generator, e.g. `@cotraining/linear`.
+        discriminator_schedule: learning-rate schedule of the discriminator.
+        average_decay: decay of the moving average of the generator's weights for each generator update.
+    """
+
+    name_of_stage = "cotraining"
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        average_generator: keras.Model,
+        discriminator: keras.Model,
+        num_examples: int,
+        seed: int,
+        attacker: Attacker | None = gin.REQUIRED,
+        losses: CoTrainingLosses = gin.REQUIRED,
+        epochs: float = gin.REQUIRED,
+        batch_size: int = 64,
+        discriminator_steps: int = 5,
+        optimizer: Callable = gin.REQUIRED,
+        generator_schedule: Callable = gin.REQUIRED,
+        discriminator_schedule: Callable = gin.REQUIRED,
+        average_decay: float = 0.999,
+    ):
+        super().__init__(num_examples, epochs, batch_size, discriminator_steps)
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"CoTraining.average_decay must be in [0, 1), got {average_decay}.")
+        self.generator = generator
+        self.average_generator = average_generator
+        self.discriminator = discriminator
+        self.attacker = attacker
+        self.objectives = losses
+        self.seed = seed
+        self.average_decay = average_decay
+        updates_per_epoch = num_examples / self.images_per_step
+        self.generator_optimizer = make_optimizer(
+            optimizer, generator_schedule(updates_per_epoch, self.total_steps), generator.trainable_variables
+        )
+        self.discriminator_optimizer = make_optimizer(
+            optimizer,
+            discriminator_schedule(updates_per_epoch * discriminator_steps, self.total_steps * discriminator_steps),
+            discriminator.trainable_variables,
+        )
+        average_generator.set_weights(generator.get_weights())
+        self.compile(optimizer=self.discriminator_optimizer)
+
+    def checkpoint_objects(self) -> dict:
+        """Everything that influences the next step."""
+        return {
+            "generator": self.generator,
+            "average_generator": self.average_generator,
+            "discriminator": self.discriminator,
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+            "step": self.step,
+        }
+
+    def train_step(self, batch):
+        """One generator update, then for each micro-batch an attack and a discriminator update.
+
+        Args:
+            batch: this replica's real images float32 [n * b, H, W, C] in [-1, 1] and labels int32 [n * b], with n
+                discriminator steps and b images per replica in a micro-batch.
+
+        Returns:
+            Dictionary of scalar metrics over the global batch; those of the discriminator are of its last update.
+        """
+        generator_seed, *seeds = step_seeds(self.seed, self.step, 1 + 2 * self.micro_batches)
+        metrics = self.update_generator(generator_seed)
+        # Unrolled: optimizers, batch norm and u must be updated at the top level of the replica's function.
+        for images, labels in self.split(*batch):
+            attack_seed, fake_seed, *seeds = seeds
+            adversarial = self.attack(images, labels, attack_seed)
+            metrics.update(self.update_discriminator(adversarial, labels, fake_seed))
+        update_average(
+            self.average_generator.trainable_variables, self.generator.trainable_variables, self.average_decay
+        )
+        self.step.assign_add(1)
+        return self.sum_over_replicas(metrics)
+
+    def update_generator(self, seed) -> dict:
+        """Updates the generator against the discriminator as it is (eq. 9: maximise L_C2 - L_S)."""
+        noise, labels = self.generator_inputs(seed)
+        with tf.GradientTape() as tape:
+            images = self.generator((noise, labels), training=True)
+            fake = self.discriminator(images, training=False)
+            loss = self.average(self.objectives.generator(fake, labels))
+        minimize(self.generator_optimizer, tape, loss, self.generator.trainable_variables)
+        return {"generator_loss": loss, "generator_class_accuracy": self.accuracy(fake.classes, labels)}
+
+    def attack(self, images, labels, seed) -> tf.Tensor:
+        """Returns adversarial real images; with no attacker the images themselves."""
+        if self.attacker is None:
+            return images
+
+        def objective(images):
+            return self.objectives.attack(self.discriminator(images, training=False), labels)
+
+        return self.attacker(images, objective, replica_seed(seed))
+
+    def update_discriminator(self, images, labels, seed) -> dict:
+        """Updates the discriminator on (adversarial) real `images` and as many generated ones (eq. 8 or 9)."""
+        noise, fake_labels = self.generator_inputs(seed)
+        fake_images = self.generator((noise, fake_labels), training=True)
+        self.discriminator.power_iteration()
+        with tf.GradientTape() as tape:
+            # One pass for both: no layer of the discriminator couples the images of a batch.
+            verdict = self.discriminator(tf.concat([images, fake_images], axis=0), training=True)
+            real, fake = (type(verdict)(*half) for half in zip(*(tf.split(logits, 2) for logits in verdict)))
+            loss = self.average(self.objectives.discriminator(real, fake, labels, fake_labels))
+        minimize(self.discriminator_optimizer, tape, loss, self.discriminator.trainable_variables)
+        return {
+            "discriminator_loss": loss,
+            "real_accuracy": self.average(tf.cast(real.source > 0, tf.float32)),
+            "fake_accuracy": self.average(tf.cast(fake.source < 0, tf.float32)),
+            "class_accuracy": self.accuracy(real.classes, labels),
+        }
+
+    def generator_inputs(self, seed):
+        """Noise and labels for this replica's part of a micro-batch."""
+        generator = self.generator
+        return generator_inputs(seed, self.replica_batch_size, generator.latent_dim, generator.num_classes)
+
+    def standardize_average_generator(self, batches: int = 50, batch_size: int = 128):
+        """Gives the averaged generator batch-norm statistics of its own ("standing statistics").
+
+        Averaged weights make other feature maps than those that the generator's running averages were taken from. So
+        the running averages start anew and see `batches` batches of the averaged generator. A pure function of its
+        weights. To be called before the averaged generator is sampled from, outside of a training step.
+        """
+        generator = self.average_generator
+        for layer in generator.batch_norm_layers:
+            layer.moving_mean.assign(tf.zeros_like(layer.moving_mean))
+            layer.moving_variance.assign(tf.ones_like(layer.moving_variance))
+
+        for seed in step_seeds(self.seed, 0, batches):
+            self._observe(seed, batch_size)
+
+    @tf.function
+    def _observe(self, seed, batch_size: int):
+        def observe():
+            generator = self.average_generator
+            generator(generator_inputs(seed, batch_size, generator.latent_dim, generator.num_classes), training=True)
+
+        tf.distribute.get_strategy().run(observe)

@@ -1,0 +1,107 @@
+"""What both stages need to update weights: learning-rate schedules, gradient steps, moving averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable
+
+import gin
+import tensorflow as tf
+from tensorflow import keras
+
+adam = gin.external_configurable(keras.optimizers.Adam, "Adam")
+sgd = gin.external_configurable(keras.optimizers.SGD, "SGD")
+
+schedules = keras.optimizers.schedules
+
+
+# Learning-rate schedules. They are functions of the optimizer's own count of updates, so that a change of rate leaves
+# the moments alone and a resumed run continues where it was. `initial` comes from gin; the stage tells them how many
+# updates an epoch of real images and the whole stage have.
+
+
+@gin.configurable
+def constant(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
+    """The same rate throughout."""
+    del updates_per_epoch
+    return schedules.PolynomialDecay(initial, updates, end_learning_rate=initial)
+
+
+@gin.configurable
+def linear(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
+    """Linearly to zero at the end of the stage (SN-GAN)."""
+    del updates_per_epoch
+    return schedules.PolynomialDecay(initial, updates, end_learning_rate=0.0)
+
+
+@gin.configurable
+def halving(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED, every_epochs: float = 50):
+    """Halved every `every_epochs` epochs (the authors' code)."""
+    del updates
+    return schedules.ExponentialDecay(initial, max(round(every_epochs * updates_per_epoch), 1), 0.5, staircase=True)
+
+
+@gin.configurable
+def staged(
+    updates_per_epoch: float,
+    updates: int,
+    initial: float = gin.REQUIRED,
+    epochs: Sequence[float] = (20, 20, 10, 10),
+    factor: float = 0.1,
+):
+    """Multiplied by `factor` after each entry of `epochs` (the authors' fine-tuning).
+
+    Raises:
+        ValueError: where the entries of `epochs` do not add up to the stage's length.
+    """
+    if round(sum(epochs) * updates_per_epoch) != updates:
+        raise ValueError(
+            f"staged.epochs = {tuple(epochs)} add up to {sum(epochs):g} epochs, the stage has "
+            f"{updates / updates_per_epoch:g}: make them equal."
+        )
+    borders = [round(sum(epochs[: index + 1]) * updates_per_epoch) for index in range(len(epochs) - 1)]
+    return schedules.PiecewiseConstantDecay(borders, [initial * factor**index for index in range(len(epochs))])
+
+
+def make_optimizer(optimizer: Callable, schedule, variables):
+    """Returns an optimizer for `variables`, with loss scaling under float16.
+
+    Its own variables are made here: they must exist before a graph is traced and before a checkpoint is restored.
+
+    Args:
+        optimizer: function of `learning_rate`, e.g. gin's `@Adam`.
+        schedule: learning-rate schedule.
+        variables: the variables that it will update.
+    """
+    made = optimizer(learning_rate=schedule)
+    if keras.mixed_precision.global_policy().name == "mixed_float16":
+        made = keras.mixed_precision.LossScaleOptimizer(made)
+    made.build(variables)
+    return made
+
+
+def minimize(optimizer, tape: tf.GradientTape, loss, variables):
+    """Applies one gradient step on `variables`; `loss` is a scalar that `tape` watched, this replica's share."""
+    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+        with tape:
+            scaled = optimizer.get_scaled_loss(loss)
+        gradients = optimizer.get_unscaled_gradients(tape.gradient(scaled, variables))
+    else:
+        gradients = tape.gradient(loss, variables)
+    optimizer.apply_gradients(zip(gradients, variables))
+
+
+def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay):
+    """Moves `averages` towards `weights`: average <- decay * average + (1 - decay) * weight.
+
+    To be called in replica context at the top level of a training step. Keras makes its variables without a rule how
+    replicas agree on an assigned value; all hold the same here, so each device updates its own copy.
+    """
+
+    def update(strategy):
+        for average, weight in zip(averages, weights):
+            strategy.extended.update(
+                average, lambda average, weight: average.assign_add((1.0 - decay) * (weight - average)), args=(weight,)
+            )
+
+    tf.distribute.get_replica_context().merge_call(update)

@@ -1,0 +1,31 @@
+"""Random numbers of a training step, a pure function of (seed, step): nothing to save, nothing to restore."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def step_seeds(seed: int, step, count: int) -> list[tf.Tensor]:
+    """Returns `count` independent seeds, int32 [2] each, for the training step `step`."""
+    root = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0x5EED], tf.int32), step)
+    return tf.unstack(tf.random.experimental.stateless_split(root, count))
+
+
+def replica_seed(seed) -> tf.Tensor:
+    """Returns a seed of this replica's own: same-seed stateless operations give the same numbers on every replica."""
+    context = tf.distribute.get_replica_context()
+    return tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
+
+
+def generator_inputs(seed, batch: int, latent_dim: int, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns z ~ N(0, I), float32 [batch, latent_dim], and uniform labels, int32 [batch], for this replica.
+
+    They are drawn for the global batch and cut, so that any number of replicas sees the same global batch.
+    """
+    context = tf.distribute.get_replica_context()
+    total = batch * context.num_replicas_in_sync
+    begin = batch * tf.cast(context.replica_id_in_sync_group, tf.int32)
+    noise_seed, label_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    noise = tf.random.stateless_normal([total, latent_dim], noise_seed)
+    labels = tf.random.stateless_uniform([total], label_seed, maxval=num_classes, dtype=tf.int32)
+    return tf.slice(noise, [begin, 0], [batch, latent_dim]), tf.slice(labels, [begin], [batch])

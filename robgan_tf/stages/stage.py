@@ -1,0 +1,87 @@
+"""What co-training and fine-tuning share: counting steps, cutting batches, metrics over the global batch."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from tensorflow import keras
+
+
+class Stage(keras.Model):
+    """A training stage that `fit` drives: a `keras.Model` with a custom `train_step`.
+
+    Args:
+        num_examples: number of real training images.
+        epochs: length of the stage in passes over the real images; need not be whole.
+        batch_size: global size of a micro-batch, over all replicas.
+        micro_batches: micro-batches in a training step.
+
+    Attributes:
+        step: int64 variable, number of training steps done.
+        total_steps: number of training steps of the stage.
+        images_per_step: number of real images that a training step takes.
+
+    Raises:
+        ValueError: for a length or batch size that makes no sense, or that the replicas can't share.
+    """
+
+    # Names the stage in commands, checkpoints and metrics.
+    name_of_stage: str
+
+    def __init__(self, num_examples: int, epochs: float, batch_size: int, micro_batches: int):
+        super().__init__(name=self.name_of_stage)
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if epochs <= 0:
+            raise ValueError(f"{type(self).__name__}.epochs must be > 0, got {epochs}.")
+        if micro_batches < 1:
+            raise ValueError(
+                f"{type(self).__name__}.discriminator_steps must be a whole number >= 1, got {micro_batches}."
+            )
+        if batch_size < 1 or batch_size % replicas:
+            raise ValueError(
+                f"{type(self).__name__}.batch_size is the batch over all replicas and must be a positive multiple of "
+                f"their number, {replicas}; got {batch_size}."
+            )
+        self.batch_size = batch_size
+        self.replica_batch_size = batch_size // replicas
+        self.micro_batches = micro_batches
+        self.images_per_step = batch_size * micro_batches
+        self.total_steps = max(round(epochs * num_examples / self.images_per_step), 1)
+        self.step = tf.Variable(
+            0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+
+    def call(self, inputs):
+        """Not used: a stage is trained, its players are called."""
+        raise NotImplementedError(f"{type(self).__name__} is a training stage: call its players instead.")
+
+    def split(self, images, labels) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Cuts this replica's batch into micro-batches of images and labels.
+
+        Every `micro_batches`-th image goes to the same one: so each micro-batch holds the same images, over all
+        replicas, however many replicas there are.
+        """
+
+        def cut(tensor):
+            shape = [self.replica_batch_size, self.micro_batches, *tensor.shape[1:]]
+            return tf.unstack(tf.reshape(tensor, shape), axis=1)
+
+        return list(zip(cut(images), cut(labels)))
+
+    def average(self, per_image):
+        """Returns this replica's share of the mean over the global micro-batch of `per_image` [b].
+
+        The sum over the replicas is the mean. A mean over each replica's own images would be too large by the number of
+        replicas, since gradients are summed.
+        """
+        return tf.reduce_sum(per_image) / self.batch_size
+
+    def accuracy(self, logits, labels):
+        """Returns this replica's share of the accuracy of class `logits` [b, K] over the global micro-batch."""
+        hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
+        return self.average(tf.cast(hits, tf.float32))
+
+    def sum_over_replicas(self, metrics: dict) -> dict:
+        """Adds up the shares of all replicas, in a single reduction."""
+        context = tf.distribute.get_replica_context()
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(metrics.values())))
+        return dict(zip(metrics, tf.unstack(total)))

@@ -1,0 +1,70 @@
+"""Trains: `python -m robgan_tf.train --gin_file=gin/digits.gin`.
+
+Runs co-training, fine-tuning, evaluation and export in order. The same command again continues where the run stopped,
+and does nothing when it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from absl import flags
+
+from robgan_tf import command_line
+
+FLAGS = flags.FLAGS
+
+
+def train():
+    """Trains what the flags say."""
+    if not FLAGS.gin_file:
+        command_line.fail("--gin_file is missing, e.g. --gin_file=gin/digits.gin")
+    from robgan_tf.experiment import NotTrainedError
+    from robgan_tf.runtime.monitoring import NonFiniteLossError
+    from robgan_tf.runtime.run_directory import RunDirectory
+
+    command_line.parse_config(FLAGS.gin_file, FLAGS.gin_param)
+    experiment = command_line.build_experiment()
+    stages = tuple(FLAGS.stages) or experiment.stages
+    unknown = [stage for stage in stages if stage not in experiment.stages]
+    if unknown:
+        command_line.fail(
+            f"--stages={','.join(stages)}: this configuration has no {', '.join(unknown)}; it has "
+            f"{','.join(experiment.stages)}"
+        )
+    import gin
+
+    if FLAGS.dry_run:
+        print(gin.operative_config_str())
+        print(experiment.summary())
+        return
+    name = os.path.splitext(os.path.basename(FLAGS.gin_file[-1]))[0]
+    run_directory = RunDirectory(FLAGS.run_dir or os.path.join("runs", name))
+    try:
+        run_directory.claim(gin.operative_config_str(max_line_length=10**6))
+    except (ValueError, OSError) as error:
+        command_line.fail(command_line.one_line(error))
+    print(experiment.summary())
+    try:
+        experiment.run(run_directory, stages)
+    except NotTrainedError as error:
+        command_line.fail(str(error))
+    except (Exception, KeyboardInterrupt) as error:
+        if not isinstance(error, (NonFiniteLossError, KeyboardInterrupt)):
+            traceback.print_exc()
+        checkpoint = run_directory.last_checkpoint()
+        sys.exit(
+            f"stopped: {command_line.one_line(error)} "
+            + (f"The last good checkpoint is {checkpoint}; " if checkpoint else "There is no checkpoint yet; ")
+            + "the same command goes on from there."
+        )
+
+
+if __name__ == "__main__":
+    command_line.define_config_flags()
+    flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<name of the gin file> if not given.")
+    flags.DEFINE_list("stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.")
+    flags.DEFINE_bool("dry_run", False, "Print the configuration and what would be done, and stop.")
+    command_line.main(train)
