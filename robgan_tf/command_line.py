@@ -7,6 +7,7 @@ while running, with the last good checkpoint.
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 import sys
 import traceback
@@ -41,34 +42,47 @@ def one_line(error: BaseException) -> str:
     return re.sub(r"\s+", " ", text).strip() or type(error).__name__
 
 
-def parse_config(files, params):
-    """Reads the configuration; wrong input ends the program with status 2.
+def or_fail(function: Callable):
+    """Returns what `function` returns; wrong input ends the program with status 2."""
+    try:
+        return function()
+    except _USER_ERRORS as error:
+        logging.debug("%s", traceback.format_exc())
+        fail(one_line(error))
+
+
+def build_experiment(files, params):
+    """Reads the configuration and makes the experiment; wrong input ends the program with status 2.
 
     A file is looked for, and its includes too, as given and in all folders above the given files: `include
     'gin/digits.gin'` works from any working directory.
     """
     import gin
 
-    from robgan_tf import experiment  # noqa: F401  (makes everything known to gin)
+    from robgan_tf.experiment import Experiment
 
     for file in files:
-        for folder in [os.path.dirname(os.path.abspath(file)), *_parents(os.path.abspath(file))]:
-            gin.add_config_file_search_path(folder)
+        for folder in pathlib.Path(file).resolve().parents:
+            gin.add_config_file_search_path(str(folder))
     try:
         gin.parse_config_files_and_bindings(list(files), list(params))
     except Exception as error:  # gin raises many kinds, all of them about the user's text
         fail(f"in the configuration: {one_line(error)}")
+    return or_fail(Experiment)
 
 
-def build_experiment():
-    """Makes the experiment that the configuration describes; wrong input ends the program with status 2."""
-    from robgan_tf.experiment import Experiment
+def open_run():
+    """Returns experiment and folder of the run that --run_dir names, in its own configuration."""
+    from robgan_tf.runtime.run_directory import RunDirectory
 
-    try:
-        return Experiment()
-    except _USER_ERRORS as error:
-        logging.debug("%s", traceback.format_exc())
-        fail(one_line(error))
+    if not FLAGS.run_dir:
+        fail("--run_dir is missing, e.g. --run_dir=runs/digits")
+    run_directory = RunDirectory(FLAGS.run_dir)
+    if not run_directory.config.exists():
+        fail(f"--run_dir={FLAGS.run_dir} holds no run (no config.gin)")
+    if FLAGS.gin_file:
+        fail("--gin_file does not go with --run_dir: a run has its own config.gin; change bindings with --gin_param")
+    return build_experiment([str(run_directory.config)], FLAGS.gin_param), run_directory
 
 
 def main(function: Callable[[], None]):
@@ -86,11 +100,3 @@ def main(function: Callable[[], None]):
         return rest
 
     app.run(lambda argv: function(), flags_parser=parse)
-
-
-def _parents(path: str) -> list[str]:
-    folders = []
-    while os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-        folders.append(path)
-    return folders

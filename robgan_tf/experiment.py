@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Callable
 
@@ -10,19 +11,19 @@ import tensorflow as tf
 from tensorflow import keras
 
 from robgan_tf.data.datasets import training_batches
-from robgan_tf.evaluation.robustness import AccuracyUnderAttack
-
-# Parts that only configurations name have to be imported all the same, so that gin knows them.
-from robgan_tf.players import discriminator as _discriminator  # noqa: F401
+from robgan_tf.evaluation.robustness import Withstands
 from robgan_tf.players.classifiers import ClassBranch, Classifier
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.monitoring import MetricsLog, Periodic
 from robgan_tf.runtime.run_directory import RunDirectory, write_json
 from robgan_tf.serving.saved_model import export_classifier
-from robgan_tf.stages import cotraining as _cotraining  # noqa: F401
 from robgan_tf.stages.finetuning import FineTuning
 from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
+
+# Parts that only configurations name have to be imported all the same, so that gin knows them.
+for part in ("players.attacker", "players.discriminator", "players.generator", "stages.cotraining"):
+    importlib.import_module(f"robgan_tf.{part}")
 
 # The stages by the names that commands use.
 STAGES = ("cotrain", "finetune", "evaluate", "export")
@@ -145,7 +146,7 @@ class Experiment:
         if "finetune" in stages:
             self._finetune(run_directory)
         if "evaluate" in stages and not run_directory.robustness.exists():
-            self.evaluate(run_directory)
+            write_json(run_directory.robustness, self.evaluate(run_directory))
         if "export" in stages and not any(run_directory.exports.glob("[0-9]*")):
             self.export(run_directory)
 
@@ -183,12 +184,32 @@ class Experiment:
             best.checkpoint.restore(best.latest_checkpoint).assert_consumed()
             return self.finetuning.result
 
-    def evaluate(self, run_directory: RunDirectory):
-        """Evaluates the classifier of a finished run and writes `robustness.json`."""
+    def evaluate(self, run_directory: RunDirectory) -> dict:
+        """Evaluates the classifier of a finished run, in float32 as it is exported; returns the report."""
         classifier = self.restore_classifier(run_directory)
         with self.strategy.scope(), devices.precision("float32"):
-            report = self.evaluation(self._copy(classifier), self.data, progress=print)
-        write_json(run_directory.robustness, report)
+            return self.evaluate_logits(self._copy(classifier))
+
+    def evaluate_logits(self, logits: Callable) -> dict:
+        """Evaluates any function from images [B, H, W, C] in [-1, 1] to class logits [B, K]; returns the report.
+
+        Raises:
+            ValueError: where it does not fit the data.
+        """
+        expected = [1, self.data.num_classes]
+        try:
+            shape = logits(tf.zeros([1, *self.data.image_shape])).shape.as_list()
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"The classifier does not take images of {self.data.name}, {self.data.image_shape}: use the data that "
+                f"it was trained on. ({str(error).splitlines()[0]})"
+            ) from error
+        if shape != expected:
+            raise ValueError(
+                f"The classifier has {shape[-1]} classes, {self.data.name} has {self.data.num_classes}: use the data "
+                f"that it was trained on."
+            )
+        return self.evaluation(logits, self.data, progress=print)
 
     def export(self, run_directory: RunDirectory) -> str:
         """Exports the classifier of a finished run as the next version; returns its folder."""
@@ -256,7 +277,7 @@ class Experiment:
             _restore(stage, run_directory)
             best = _best(run_directory, stage)
             log = MetricsLog(stage, run_directory, self.log_every)
-            measure = AccuracyUnderAttack(
+            withstands = Withstands(
                 stage.result,
                 self.validation_attacker,
                 min(self.evaluation.batch_size, len(self.data.validation)),
@@ -264,7 +285,7 @@ class Experiment:
             )
 
             def validate(step):
-                accuracy = measure(self.data.validation)
+                accuracy = float(withstands(self.data.validation).mean())
                 log.record({"validation_accuracy": accuracy})
                 if accuracy > float(stage.best_accuracy):
                     best.save(step)

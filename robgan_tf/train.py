@@ -25,8 +25,7 @@ def train():
     from robgan_tf.runtime.monitoring import NonFiniteLossError
     from robgan_tf.runtime.run_directory import RunDirectory
 
-    command_line.parse_config(FLAGS.gin_file, FLAGS.gin_param)
-    experiment = command_line.build_experiment()
+    experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
     stages = tuple(FLAGS.stages) or experiment.stages
     unknown = [stage for stage in stages if stage not in experiment.stages]
     if unknown:
@@ -42,10 +41,7 @@ def train():
         return
     name = os.path.splitext(os.path.basename(FLAGS.gin_file[-1]))[0]
     run_directory = RunDirectory(FLAGS.run_dir or os.path.join("runs", name))
-    try:
-        run_directory.claim(gin.operative_config_str(max_line_length=10**6))
-    except (ValueError, OSError) as error:
-        command_line.fail(command_line.one_line(error))
+    command_line.or_fail(lambda: run_directory.claim(gin.operative_config_str(max_line_length=10**6)))
     print(experiment.summary())
     try:
         experiment.run(run_directory, stages)

@@ -78,6 +78,10 @@ class Examples:
         if count >= len(self):
             return self
         chosen = _stratified_order(self.labels, seed)[:count]
+        return self.select(chosen)
+
+    def select(self, chosen: np.ndarray) -> Examples:
+        """The examples that `chosen`, a bool for each or an array of indices, names."""
         return Examples(self.images[chosen], self.labels[chosen])
 
     @functools.cached_property

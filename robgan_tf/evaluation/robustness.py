@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Callable
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples, ImageData, evaluation_batches
@@ -15,14 +16,14 @@ from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import epsilon_255
 
 
-class AccuracyUnderAttack:
-    """Measures the share of images that a classifier gets right after an attack on each.
+class Withstands:
+    """Tells which images a classifier still gets right after an attack on each.
 
     The attack maximises the cross-entropy of the true class. The graph is traced once and serves any examples.
 
     Args:
         logits: maps images float32 [B, H, W, C] in [-1, 1] to class logits [B, K], in inference mode.
-        attacker: the attacker; None for the accuracy on clean images.
+        attacker: the attacker; None for clean images.
         batch_size: global batch size; it is rounded up to a multiple of the number of replicas.
         seed: seed of the attack's random starts.
     """
@@ -37,30 +38,47 @@ class AccuracyUnderAttack:
         replicas = self.strategy.num_replicas_in_sync
         self.batch_size = -(-batch_size // replicas) * replicas
 
-    def __call__(self, examples: Examples) -> float:
-        """Returns the accuracy on `examples`, in [0, 1]; each counts exactly once."""
+    def __call__(self, examples: Examples, epsilon: float | None = None) -> np.ndarray:
+        """Returns a bool for each of `examples`, [N].
+
+        Args:
+            examples: images and labels.
+            epsilon: radius for the attack instead of the attacker's own.
+        """
+        if not len(examples):
+            return np.zeros([0], bool)
         batches = self.strategy.experimental_distribute_dataset(evaluation_batches(examples, self.batch_size))
-        hits = [self._hits(*batch, tf.constant(index)) for index, batch in enumerate(batches)]
-        return float(tf.add_n(hits)) / len(examples)
+        if epsilon is None and self.attacker is not None:
+            epsilon = self.attacker.threat_model.epsilon
+        epsilon = tf.constant(epsilon or 0.0)
+        hits = [
+            self._hits(images, labels, epsilon, tf.constant(index)) for index, (images, labels, _) in enumerate(batches)
+        ]
+        # The last batch was filled up at its end.
+        return np.concatenate([batch.numpy() for batch in hits])[: len(examples)]
 
     @tf.function
-    def _hits(self, images, labels, mask, batch):
-        hits = self.strategy.run(self._hits_of_replica, args=(images, labels, mask, batch))
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, hits, axis=None)
+    def _hits(self, images, labels, epsilon, batch):
+        hits = self.strategy.run(self._hits_of_replica, args=(images, labels, epsilon, batch))
+        return self.strategy.gather(hits, axis=0)
 
-    def _hits_of_replica(self, images, labels, mask, batch):
+    def _hits_of_replica(self, images, labels, epsilon, batch):
         if self.attacker is not None:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 0xA77], tf.int32), batch)
             seed = tf.random.experimental.stateless_fold_in(seed, replica)
-            images = self.attacker(images, lambda images: class_loss(self.logits(images), labels), seed)
-        hits = tf.equal(tf.argmax(self.logits(images), axis=-1, output_type=labels.dtype), labels)
-        return tf.reduce_sum(tf.cast(hits, tf.float32) * mask)
+            attacker = self.attacker.with_epsilon(epsilon)
+            images = attacker(images, lambda images: class_loss(self.logits(images), labels), seed)
+        return tf.equal(tf.argmax(self.logits(images), axis=-1, output_type=labels.dtype), labels)
 
 
 @gin.configurable
 class RobustnessEvaluation:
     """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
+
+    An image counts as right at an epsilon if the classifier gets it right clean, under the attack with this epsilon, and
+    under that with every smaller one of the list: each of them is within the larger ball, so the attacker may use it. So
+    the curve never rises, and an image that is wrong already is not attacked again, which saves more than half the work.
 
     Args:
         attacker: the attack; its epsilon is replaced by each of `epsilons`, and a relative step size scales with it.
@@ -96,7 +114,7 @@ class RobustnessEvaluation:
         """Evaluates a classifier; returns what `robustness.json` holds.
 
         Args:
-            logits: see `AccuracyUnderAttack`.
+            logits: see `Withstands`.
             data: the data set.
             progress: is called with a line of text after each epsilon.
         """
@@ -104,14 +122,18 @@ class RobustnessEvaluation:
         test = data.test if self.test_examples is None else data.test.take(self.test_examples, self.seed)
         splits = {"test": test, "train": data.train.take(len(test), self.seed)}
         curves = {split: [] for split in splits}
+        standing = dict(splits)
+        batch_size = min(self.batch_size, len(test))
+        attacked = Withstands(logits, self.attacker, batch_size, self.seed)
+        clean = Withstands(logits, None, batch_size)
         for epsilon in self.epsilons:
-            attacker = self.attacker.with_epsilon(epsilon) if epsilon else None
-            measure = AccuracyUnderAttack(logits, attacker, min(self.batch_size, len(test)), self.seed)
+            withstands = attacked if epsilon else clean
             for split, examples in splits.items():
-                accuracy = measure(examples)
+                standing[split] = standing[split].select(withstands(standing[split], epsilon))
+                accuracy = len(standing[split]) / len(examples)
                 point = {"epsilon": epsilon, "epsilon_255": epsilon_255(epsilon), "accuracy": accuracy}
-                if attacker is not None:
-                    point["step_size"] = attacker.step_size
+                if epsilon:
+                    point["step_size"] = self.attacker.with_epsilon(epsilon).step_size
                 curves[split].append(point)
                 progress(
                     f"{split}: accuracy {accuracy:.2%} at epsilon {epsilon:g} ({epsilon_255(epsilon):.2f}/255), "
@@ -121,7 +143,7 @@ class RobustnessEvaluation:
             split: {"split": split, "examples": len(splits[split]), "clean": curve[0]["accuracy"], "curve": curve}
             for split, curve in curves.items()
         }
-        attack = {**self.attacker.describe(), "seed": self.seed}
+        attack = {**self.attacker.describe(), "objective": "cross-entropy", "counting": "cumulative", "seed": self.seed}
         # Each point of the curves has an epsilon and a step of its own.
         for key in ("epsilon", "epsilon_255", "step_size"):
             del attack[key]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from typing import Callable
 
 import gin
@@ -46,32 +48,47 @@ class Attacker:
                 f"Give exactly one of Attacker.step_size (got {step_size!r}) and Attacker.relative_step_size "
                 f"(got {relative_step_size!r})."
             )
-        epsilon = threat_model.epsilon
-        length = step_size if step_size is not None else relative_step_size * epsilon
-        if length <= 0 < epsilon:
+        length = step_size if step_size is not None else relative_step_size
+        if length <= 0:
             raise ValueError(f"The attack's steps must have a positive length, got {length:g}.")
-        # A tolerance of rounding alone: 5 steps of epsilon / 5 are allowed.
-        if steps * length < epsilon * (1 - 1e-6):
-            raise ValueError(
-                f"The attack can't reach epsilon = {epsilon:g} ({epsilon_255(epsilon):.2f}/255): {steps} steps of "
-                f"{length:g} go {steps * length:g} at most. Take at least {-int(-epsilon // length)} steps, or a "
-                f"step_size of at least {epsilon / steps:g}."
-            )
-        self.threat_model = threat_model
         self.steps = steps
-        self.step_size = length
+        self.absolute_step_size = step_size
         self.relative_step_size = relative_step_size
         self.random_start = random_start
+        self.threat_model = threat_model
+        self._check_reach()
 
-    def with_epsilon(self, epsilon: float) -> Attacker:
-        """Returns the same attack on a ball of another radius; a relative step size scales with it."""
-        return Attacker(
-            self.threat_model.with_epsilon(epsilon),
-            self.steps,
-            step_size=None if self.relative_step_size is not None else self.step_size,
-            relative_step_size=self.relative_step_size,
-            random_start=self.random_start,
-        )
+    @property
+    def step_size(self):
+        """Length of a step on the pixel scale [-1, 1]."""
+        if self.absolute_step_size is not None:
+            return self.absolute_step_size
+        return self.relative_step_size * self.threat_model.epsilon
+
+    def with_epsilon(self, epsilon) -> Attacker:
+        """Returns the same attack on a ball of another radius; a relative step size scales with it.
+
+        Args:
+            epsilon: a number, or a scalar tensor, so that one graph serves many radii; only a number can be checked.
+
+        Raises:
+            ValueError: where the steps can't reach it.
+        """
+        other = copy.copy(self)
+        other.threat_model = dataclasses.replace(self.threat_model, epsilon=epsilon)
+        if not tf.is_tensor(epsilon):
+            other._check_reach()
+        return other
+
+    def _check_reach(self):
+        epsilon, reach = self.threat_model.epsilon, self.steps * self.step_size
+        # A tolerance of rounding alone: 5 steps of epsilon / 5 are allowed.
+        if reach < epsilon * (1 - 1e-6):
+            raise ValueError(
+                f"The attack can't reach epsilon = {epsilon:g} ({epsilon_255(epsilon):.2f}/255): {self.steps} steps of "
+                f"{self.step_size:g} go {reach:g} at most. Take at least {-int(-epsilon // self.step_size)} steps, or a "
+                f"step_size of at least {epsilon / self.steps:g}."
+            )
 
     def __call__(self, images, objective: Callable[[tf.Tensor], tf.Tensor], seed=None) -> tf.Tensor:
         """Returns adversarial images [B, H, W, C] within the threat model around `images`.

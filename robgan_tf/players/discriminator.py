@@ -64,8 +64,8 @@ class Discriminator(keras.Model):
         if any(side % 2 ** sum(downsample) for side in image_shape[:2]):
             raise ValueError(
                 f"The discriminator's blocks halve the image {sum(downsample)} times, which {image_shape[0]}x"
-                f"{image_shape[1]} px does not allow: use sides divisible by {2 ** sum(downsample)} or fewer True entries "
-                f"in Discriminator.downsample."
+                f"{image_shape[1]} px does not allow: use sides divisible by {2 ** sum(downsample)} or fewer True "
+                f"entries in Discriminator.downsample."
             )
         self.num_classes = num_classes
         conv2d = SpectralNormConv2D if spectral_norm else keras.layers.Conv2D

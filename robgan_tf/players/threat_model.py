@@ -35,15 +35,13 @@ class ThreatModel:
     epsilon: float = gin.REQUIRED
 
     def __post_init__(self):
+        if tf.is_tensor(self.epsilon):  # in a graph that serves many radii; its value can't be checked
+            return
         if not (isinstance(self.epsilon, (int, float)) and math.isfinite(self.epsilon) and self.epsilon >= 0):
             raise ValueError(
                 f"epsilon must be a finite number >= 0 on the pixel scale [-1, 1], got {self.epsilon!r}; "
                 f"8/255 on the scale [0, 1] is 16/255 = 0.0627 here."
             )
-
-    def with_epsilon(self, epsilon: float) -> ThreatModel:
-        """Returns the same threat model with another radius."""
-        return dataclasses.replace(self, epsilon=epsilon)
 
     def project(self, images, originals):
         """Returns the points of the ball around `originals`, within pixel range, that replace `images` [B, H, W, C]."""

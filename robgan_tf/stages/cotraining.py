@@ -110,9 +110,8 @@ class CoTraining(Stage):
             attack_seed, fake_seed, *seeds = seeds
             adversarial = self.attack(images, labels, attack_seed)
             metrics.update(self.update_discriminator(adversarial, labels, fake_seed))
-        update_average(
-            self.average_generator.trainable_variables, self.generator.trainable_variables, self.average_decay
-        )
+        averages, weights = self.average_generator.trainable_variables, self.generator.trainable_variables
+        update_average(averages, weights, self.average_decay, self.step)
         self.step.assign_add(1)
         return self.sum_over_replicas(metrics)
 

@@ -122,7 +122,7 @@ class FineTuning(Stage):
             loss = total / self.batch_size
         minimize(self.optimizer, tape, loss, self.classifier.class_variables)
         if self.average_classifier is not None:
-            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay)
+            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
         self.step.assign_add(1)
 
         metrics = {"loss": loss, "class_accuracy": self.accuracy(logits[:real], labels[:real])}

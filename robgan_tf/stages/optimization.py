@@ -91,17 +91,23 @@ def minimize(optimizer, tape: tf.GradientTape, loss, variables):
     optimizer.apply_gradients(zip(gradients, variables))
 
 
-def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay):
-    """Moves `averages` towards `weights`: average <- decay * average + (1 - decay) * weight.
+def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay: float, step):
+    """Moves `averages` towards `weights`: average <- d * average + (1 - d) * weight.
+
+    d is `decay`, or (1 + step) / (10 + step) where that is smaller: else a short training would give little more than an
+    average of random initial weights (as `tf.train.ExponentialMovingAverage` does with `num_updates`).
 
     To be called in replica context at the top level of a training step. Keras makes its variables without a rule how
     replicas agree on an assigned value; all hold the same here, so each device updates its own copy.
     """
+    step = tf.cast(step, tf.float32)
+    rest = 1.0 - tf.minimum(decay, (1.0 + step) / (10.0 + step))
 
-    def update(strategy):
+    def move(average, weight, rest):
+        return average.assign_add(rest * (weight - average))
+
+    def update(strategy, rest):
         for average, weight in zip(averages, weights):
-            strategy.extended.update(
-                average, lambda average, weight: average.assign_add((1.0 - decay) * (weight - average)), args=(weight,)
-            )
+            strategy.extended.update(average, move, args=(weight, rest))
 
-    tf.distribute.get_replica_context().merge_call(update)
+    tf.distribute.get_replica_context().merge_call(update, args=(rest,))

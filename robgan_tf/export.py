@@ -1,0 +1,21 @@
+"""Exports the classifier of a finished run as the next SavedModel version: `python -m robgan_tf.export --run_dir=R`."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from robgan_tf import command_line
+
+FLAGS = flags.FLAGS
+
+
+def export():
+    """Exports the run that the flags name."""
+    experiment, run_directory = command_line.open_run()
+    command_line.or_fail(lambda: experiment.export(run_directory))
+
+
+if __name__ == "__main__":
+    command_line.define_config_flags()
+    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
+    command_line.main(export)
