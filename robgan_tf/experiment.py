@@ -10,7 +10,7 @@ import gin
 import tensorflow as tf
 from tensorflow import keras
 
-from robgan_tf.data.datasets import training_batches
+from robgan_tf.data.batches import training_batches
 from robgan_tf.evaluation.robustness import Withstands
 from robgan_tf.players.classifiers import ClassBranch, Classifier
 from robgan_tf.runtime import devices
@@ -22,7 +22,14 @@ from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
 
 # Parts that only configurations name have to be imported all the same, so that gin knows them.
-for part in ("players.attacker", "players.discriminator", "players.generator", "stages.cotraining"):
+for part in (
+    "data.image_folder",
+    "data.tfds_images",
+    "players.attacker",
+    "players.discriminator",
+    "players.generator",
+    "stages.cotraining",
+):
     importlib.import_module(f"robgan_tf.{part}")
 
 # The stages by the names that commands use.
@@ -173,9 +180,9 @@ class Experiment:
         last = self.finetuning or self.cotraining
         with self.strategy.scope():
             _restore(last, run_directory)
-            if int(last.step) < last.total_steps:
+            if last.steps_done < last.total_steps:
                 raise NotTrainedError(
-                    f"{last.name_of_stage} in {run_directory.path} is at step {int(last.step)} of {last.total_steps}: "
+                    f"{last.name_of_stage} in {run_directory.path} is at step {last.steps_done} of {last.total_steps}: "
                     f"finish the training first (python -m robgan_tf.train)."
                 )
             if last is self.cotraining:
@@ -265,9 +272,9 @@ class Experiment:
             # 1. The end of co-training: the generator, and the discriminator's weights to start from.
             if self.cotraining is not None:
                 _restore(self.cotraining, run_directory)
-                if int(self.cotraining.step) < self.cotraining.total_steps:
+                if self.cotraining.steps_done < self.cotraining.total_steps:
                     raise NotTrainedError(
-                        f"finetune needs the end of co-training, which is at step {int(self.cotraining.step)} of "
+                        f"finetune needs the end of co-training, which is at step {self.cotraining.steps_done} of "
                         f"{self.cotraining.total_steps} in {run_directory.path}: run the stage cotrain first."
                     )
                 self.cotraining.standardize_average_generator()
@@ -287,7 +294,7 @@ class Experiment:
             def validate(step):
                 accuracy = float(withstands(self.data.validation).mean())
                 log.record({"validation_accuracy": accuracy})
-                if accuracy > float(stage.best_accuracy):
+                if accuracy > stage.best_accuracy.numpy():
                     best.save(step)
                     stage.best_accuracy.assign(accuracy)
 
@@ -295,7 +302,7 @@ class Experiment:
 
     def _fit(self, stage: Stage, run_directory: RunDirectory, callbacks: list, noise: float):
         """Trains a stage from its current step to its end."""
-        first_step = int(stage.step)
+        first_step = stage.steps_done
         if first_step >= stage.total_steps:
             print(f"{stage.name_of_stage}: done ({first_step} steps)")
             return

@@ -10,7 +10,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data.datasets import Examples, ImageData, evaluation_batches
+from robgan_tf.data.batches import evaluation_batches
+from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import epsilon_255
@@ -55,7 +56,7 @@ class Withstands:
             self._hits(images, labels, epsilon, tf.constant(index)) for index, (images, labels, _) in enumerate(batches)
         ]
         # The last batch was filled up at its end.
-        return np.concatenate([batch.numpy() for batch in hits])[: len(examples)]
+        return np.concatenate([batch.numpy() for batch in hits])[: len(examples)].astype(bool)
 
     @tf.function
     def _hits(self, images, labels, epsilon, batch):
@@ -69,16 +70,18 @@ class Withstands:
             seed = tf.random.experimental.stateless_fold_in(seed, replica)
             attacker = self.attacker.with_epsilon(epsilon)
             images = attacker(images, lambda images: class_loss(self.logits(images), labels), seed)
-        return tf.equal(tf.argmax(self.logits(images), axis=-1, output_type=labels.dtype), labels)
+        hits = tf.equal(tf.argmax(self.logits(images), axis=-1, output_type=labels.dtype), labels)
+        return tf.cast(hits, tf.int32)  # replicas can't gather bool
 
 
 @gin.configurable
 class RobustnessEvaluation:
     """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
 
-    An image counts as right at an epsilon if the classifier gets it right clean, under the attack with this epsilon, and
-    under that with every smaller one of the list: each of them is within the larger ball, so the attacker may use it. So
-    the curve never rises, and an image that is wrong already is not attacked again, which saves more than half the work.
+    An image counts as right at an epsilon if the classifier gets it right clean, under the attack with this epsilon,
+    and under that with every smaller one of the list: each of them is within the larger ball, so the attacker may use
+    it. So the curve never rises, and an image that is wrong already is not attacked again, which saves more than half
+    the work.
 
     Args:
         attacker: the attack; its epsilon is replaced by each of `epsilons`, and a relative step size scales with it.

@@ -7,7 +7,7 @@ from typing import Callable
 import tensorflow as tf
 from tensorflow import keras
 
-from robgan_tf.layers.conditional_batch_norm import ConditionalBatchNorm
+from robgan_tf.layers.batch_norm import ConditionalBatchNorm
 
 
 def glorot_uniform(gain: float) -> keras.initializers.Initializer:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import tensorflow as tf
 from tensorflow import keras
 
-# Smaller norms are taken for zero, so that an all-zero kernel gives zero and not NaN.
+# Smaller norms are taken for zero, so that an all-zero kernel gives zero and not NaN. (l2_normalize wants its square.)
 _TINY = 1e-12
 
 
@@ -46,7 +46,7 @@ class SpectralNormLayer(keras.layers.Layer):
         # A plain tf.Variable, for its aggregation: under MirroredStrategy all replicas compute the same new u, and the
         # first one's is taken.
         self.u = tf.Variable(
-            lambda: tf.math.l2_normalize(tf.random.normal([shape[-1]]), epsilon=_TINY),
+            lambda: tf.math.l2_normalize(tf.random.normal([shape[-1]]), epsilon=_TINY**2),
             trainable=False,
             name="u",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -58,8 +58,10 @@ class SpectralNormLayer(keras.layers.Layer):
         To be called in replica context at the top level of a training step, once for each update of the kernel.
         """
         matrix = self._matrix()
-        v = tf.math.l2_normalize(tf.linalg.matvec(matrix, self.u), epsilon=_TINY)
-        self.u.assign(tf.math.l2_normalize(tf.linalg.matvec(matrix, v, transpose_a=True), epsilon=_TINY))
+        v = tf.math.l2_normalize(tf.linalg.matvec(matrix, self.u), epsilon=_TINY**2)
+        u = tf.math.l2_normalize(tf.linalg.matvec(matrix, v, transpose_a=True), epsilon=_TINY**2)
+        # A kernel of zeros has no direction: u would stay zero for ever.
+        self.u.assign(tf.where(tf.reduce_any(u != 0.0), u, self.u))
 
     def sigma(self) -> tf.Tensor:
         """Returns the estimate of the kernel's largest singular value, a float32 scalar.
@@ -68,7 +70,7 @@ class SpectralNormLayer(keras.layers.Layer):
         v held fixed (Miyato et al., eq. 12).
         """
         # Normalised here too, since a moving average of u, a mean of unit vectors, is shorter than one.
-        u = tf.math.l2_normalize(self.u, epsilon=_TINY)
+        u = tf.math.l2_normalize(self.u, epsilon=_TINY**2)
         return tf.norm(tf.linalg.matvec(self._matrix(), u))
 
     def normalized_kernel(self) -> tf.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Callable
 
 import gin
@@ -49,8 +50,8 @@ class Attacker:
                 f"(got {relative_step_size!r})."
             )
         length = step_size if step_size is not None else relative_step_size
-        if length <= 0:
-            raise ValueError(f"The attack's steps must have a positive length, got {length:g}.")
+        if not 0 < length < math.inf:
+            raise ValueError(f"The attack's steps must have a finite positive length, got {length}.")
         self.steps = steps
         self.absolute_step_size = step_size
         self.relative_step_size = relative_step_size
@@ -82,12 +83,12 @@ class Attacker:
 
     def _check_reach(self):
         epsilon, reach = self.threat_model.epsilon, self.steps * self.step_size
-        # A tolerance of rounding alone: 5 steps of epsilon / 5 are allowed.
-        if reach < epsilon * (1 - 1e-6):
+        # A tolerance of rounding alone: 5 steps of epsilon / 5 are allowed, and of the length that the message advises.
+        if reach < epsilon * (1 - 1e-5):
             raise ValueError(
                 f"The attack can't reach epsilon = {epsilon:g} ({epsilon_255(epsilon):.2f}/255): {self.steps} steps of "
-                f"{self.step_size:g} go {reach:g} at most. Take at least {-int(-epsilon // self.step_size)} steps, or a "
-                f"step_size of at least {epsilon / self.steps:g}."
+                f"{self.step_size:g} go {reach:g} at most. Take at least {-int(-epsilon // self.step_size)} steps, or "
+                f"a step_size of at least {epsilon / self.steps:g}."
             )
 
     def __call__(self, images, objective: Callable[[tf.Tensor], tf.Tensor], seed=None) -> tf.Tensor:
@@ -105,6 +106,7 @@ class Attacker:
             ValueError: where a random start has no seed.
         """
         threat_model = self.threat_model
+        images = tf.convert_to_tensor(images)
 
         def step(index, adversarial):
             with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 from tensorflow import keras
 
-from robgan_tf.layers.conditional_batch_norm import batch_norm
+from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.residual import GeneratorBlock, glorot_uniform
 
 # Side of the first feature map.
@@ -67,7 +67,7 @@ class Generator(keras.Model):
             GeneratorBlock(width, num_classes, upsample=up, name=f"block_{index}")
             for index, (width, up) in enumerate(zip(widths[1:], upsample))
         ]
-        self.norm = batch_norm()
+        self.norm = BatchNorm()
         self.to_image = keras.layers.Conv2D(
             image_shape[-1], 3, padding="same", kernel_initializer=glorot_uniform(1.0), name="to_image"
         )
@@ -93,6 +93,6 @@ class Generator(keras.Model):
         return tf.tanh(tf.cast(self.to_image(images), tf.float32))
 
     @property
-    def batch_norm_layers(self) -> list[keras.layers.BatchNormalization]:
-        """All batch-norm layers: those within the conditional ones, and the last."""
-        return [norm.normalization for block in self.blocks for norm in (block.norm_1, block.norm_2)] + [self.norm]
+    def batch_norm_layers(self) -> list[BatchNorm]:
+        """All batch-norm layers, from the noise to the image."""
+        return [norm for block in self.blocks for norm in (block.norm_1, block.norm_2)] + [self.norm]

@@ -94,7 +94,9 @@ class L2(ThreatModel):
 
     def project_perturbation(self, perturbation):
         """Shrinks perturbations longer than epsilon to that length."""
-        return tf.clip_by_norm(perturbation, self.epsilon, axes=[1, 2, 3])
+        length = tf.sqrt(tf.reduce_sum(perturbation**2, axis=[1, 2, 3], keepdims=True))
+        # Not tf.clip_by_norm, which is NaN at epsilon = 0.
+        return perturbation * tf.math.divide_no_nan(self.epsilon, tf.maximum(length, self.epsilon))
 
     def ascent_direction(self, gradient):
         """Returns the steepest ascent of unit l2 norm: the gradient over its norm, zero where that is zero."""

@@ -37,11 +37,12 @@ class MetricsLog(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Opens the files."""
-        self._step = int(self.stage.step)
+        self._step = self.stage.steps_done
         self._entries = []
         # Over all parts of a run that was interrupted.
         self._start = time.monotonic() - self.run_directory.last_wall_seconds()
         self._since = time.monotonic()
+        self.run_directory.path.mkdir(parents=True, exist_ok=True)
         self._file = open(self.run_directory.metrics, "a")
         self._writer = tf.summary.create_file_writer(str(self.run_directory.tensorboard / self.stage.name_of_stage))
         self._bar = tqdm.tqdm(
@@ -123,7 +124,7 @@ class Periodic(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Starts to count at the stage's step."""
-        self._step = int(self.stage.step)
+        self._step = self.stage.steps_done
 
     def on_train_batch_end(self, batch, logs=None):
         """Calls the function where it is due."""

@@ -21,7 +21,7 @@ schedules = keras.optimizers.schedules
 
 
 @gin.configurable
-def constant(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
+def fixed(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
     """The same rate throughout."""
     del updates_per_epoch
     return schedules.PolynomialDecay(initial, updates, end_learning_rate=initial)
@@ -94,8 +94,8 @@ def minimize(optimizer, tape: tf.GradientTape, loss, variables):
 def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay: float, step):
     """Moves `averages` towards `weights`: average <- d * average + (1 - d) * weight.
 
-    d is `decay`, or (1 + step) / (10 + step) where that is smaller: else a short training would give little more than an
-    average of random initial weights (as `tf.train.ExponentialMovingAverage` does with `num_updates`).
+    d is `decay`, or (1 + step) / (10 + step) where that is smaller: else a short training would give little more than
+    an average of random initial weights (as `tf.train.ExponentialMovingAverage` does with `num_updates`).
 
     To be called in replica context at the top level of a training step. Keras makes its variables without a rule how
     replicas agree on an assigned value; all hold the same here, so each device updates its own copy.

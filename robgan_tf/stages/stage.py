@@ -29,6 +29,8 @@ class Stage(keras.Model):
 
     def __init__(self, num_examples: int, epochs: float, batch_size: int, micro_batches: int):
         super().__init__(name=self.name_of_stage)
+        # The metrics that a step returns are those of the global batch on every replica.
+        self.distribute_reduction_method = "first"
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if epochs <= 0:
             raise ValueError(f"{type(self).__name__}.epochs must be > 0, got {epochs}.")
@@ -49,6 +51,11 @@ class Stage(keras.Model):
         self.step = tf.Variable(
             0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
+
+    @property
+    def steps_done(self) -> int:
+        """Number of training steps done."""
+        return int(self.step.numpy())
 
     def call(self, inputs):
         """Not used: a stage is trained, its players are called."""

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from robgan_tf.data import datasets
 from robgan_tf.data.digits import prepared_digits
+from robgan_tf.data.tfds_images import digits
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -18,7 +18,7 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def data(data_dir):
-    return datasets.digits(data_dir=data_dir)
+    return digits(data_dir=data_dir)
 
 
 def test_digits_have_ten_classes_and_every_image_of_scikit_learn(data):
@@ -36,7 +36,7 @@ def test_every_split_has_the_class_proportions_of_the_whole(data, split, share):
 def test_stored_pixels_are_scikit_learns_scaled_to_255(data_dir):
     from sklearn.datasets import load_digits
 
-    stored = datasets.digits(data_dir=data_dir, image_size=8, validation_examples=0)
+    stored = digits(data_dir=data_dir, image_size=8, validation_examples=0)
     images = np.concatenate([stored.train.images, stored.test.images])
     expected = np.round(load_digits().images[..., None] * 255 / 16).astype(np.uint8)
     assert images.max() == 255
@@ -44,17 +44,23 @@ def test_stored_pixels_are_scikit_learns_scaled_to_255(data_dir):
 
 
 def test_images_of_train_and_test_are_bright_on_dark_at_any_size(data_dir):
-    large = datasets.digits(data_dir=data_dir, image_size=32)
+    large = digits(data_dir=data_dir, image_size=32)
     assert large.image_shape == (32, 32, 1)
     assert large.train.images[:, 0, 0].mean() < 10 < 50 < large.train.images[:, 12:20, 12:20].mean()
 
 
 def test_processes_that_start_at_once_prepare_one_readable_set_in_silence(tmp_path):
-    code = f"from robgan_tf.data import datasets; assert len(datasets.digits({str(tmp_path)!r}).test) == 360"
+    code = f"from robgan_tf.data.tfds_images import digits; assert len(digits({str(tmp_path)!r}).test) == 360"
     environment = {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": "", "HOME": str(tmp_path)}
     processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
-                         cwd=tmp_path, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            cwd=tmp_path,
+            text=True,
+        )
         for _ in range(3)
     ]
     outputs = [process.communicate(timeout=120) for process in processes]

@@ -25,9 +25,7 @@ def test_each_crop_is_a_window_of_the_padded_image_at_its_own_offset(dtype):
     padded = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
     offsets = set()
     for image, result in zip(padded, cropped):
-        found = [
-            (y, x) for y in range(5) for x in range(5) if np.array_equal(image[y : y + 6, x : x + 8], result)
-        ]
+        found = [(y, x) for y in range(5) for x in range(5) if np.array_equal(image[y : y + 6, x : x + 8], result)]
         assert len(found) == 1
         offsets.update(found)
     assert len(offsets) > 15  # of 25, for 64 images
@@ -69,9 +67,14 @@ def test_a_crop_of_the_whole_area_is_the_image():
     np.testing.assert_allclose(crops, images, atol=1e-3)
 
 
-@pytest.mark.parametrize("augment", [
-    preprocessing.pad_and_crop, preprocessing.random_flip, preprocessing.random_resized_crop,
-])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        preprocessing.pad_and_crop,
+        preprocessing.random_flip,
+        preprocessing.random_resized_crop,
+    ],
+)
 def test_augmentations_depend_on_the_seed_alone_and_keep_a_static_shape(augment):
     images = tf.constant(random_images((16, 8, 8, 3)))
     first, again = augment(images, SEED), augment(images, SEED)
@@ -108,12 +111,18 @@ def test_centre_square_is_the_middle_of_an_image_and_identity_at_its_size():
     np.testing.assert_array_equal(preprocessing.centre_square(tf.constant(image), 6), image[:, 2:8])
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda x: preprocessing.pad_and_crop(x, SEED, padding=-1), "padding must be 0 or more"),
-    (lambda x: preprocessing.random_resized_crop(x, SEED, min_area=0.9, max_area=0.8), "min_area=0.9, max_area=0.8"),
-    (lambda x: preprocessing.random_resized_crop(x[:, :, :4], SEED), "needs square images, got 8x4"),
-    (lambda x: preprocessing.dequantise(x, SEED, -0.1), "must be 0 or more, got -0.1"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: preprocessing.pad_and_crop(x, SEED, padding=-1), "padding must be 0 or more"),
+        (
+            lambda x: preprocessing.random_resized_crop(x, SEED, min_area=0.9, max_area=0.8),
+            "min_area=0.9, max_area=0.8",
+        ),
+        (lambda x: preprocessing.random_resized_crop(x[:, :, :4], SEED), "needs square images, got 8x4"),
+        (lambda x: preprocessing.dequantise(x, SEED, -0.1), "must be 0 or more, got -0.1"),
+    ],
+)
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(tf.zeros([2, 8, 8, 3]))

@@ -1,0 +1,200 @@
+"""A whole run in one process: stop and continue, order of stages, contradictions."""
+
+import json
+import pathlib
+import re
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf import command_line
+from robgan_tf.experiment import NotTrainedError
+from robgan_tf.runtime.monitoring import MetricsLog
+from robgan_tf.runtime.run_directory import RunDirectory
+
+ROOT = pathlib.Path(__file__).parent.parent
+# The demo, small: 6 steps of co-training and 12 of fine-tuning, which take parts of an epoch.
+SMALL = [
+    "Generator.base_width = 4",
+    "Discriminator.base_width = 4",
+    "CoTraining.batch_size = 16",
+    "CoTraining.discriminator_steps = 2",
+    "CoTraining.epochs = 0.15",
+    "FineTuning.batch_size = 16",
+    "FineTuning.epochs = 0.15",
+    "FineTuning.average_decay = 0.9",
+    "RobustnessEvaluation.epsilons = (0.0, 0.1)",
+    "RobustnessEvaluation.test_examples = 40",
+    "Experiment.log_every = 2",
+    "Experiment.checkpoint_every = 4",
+    "Experiment.sample_every = 5",
+    "Experiment.validate_every = 5",
+]
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture
+def make_experiment(digits_dir):
+    def make(*params, file="digits.gin"):
+        gin.clear_config()
+        data = f"digits.data_dir = '{digits_dir}'"
+        return command_line.build_experiment([str(ROOT / "gin" / file)], [*SMALL, data, *params])
+
+    return make
+
+
+class Killed(Exception):
+    """Stands for a kill of the process."""
+
+
+@pytest.fixture
+def kill_at(monkeypatch):
+    """Lets training fail right after a step."""
+
+    def arm(stage, step):
+        original = MetricsLog.on_train_batch_end
+
+        def maybe_fail(self, batch, logs=None):
+            original(self, batch, logs)
+            if (self.stage.name_of_stage, self._step) == (stage, step):
+                monkeypatch.setattr(MetricsLog, "on_train_batch_end", original)
+                raise Killed
+
+        monkeypatch.setattr(MetricsLog, "on_train_batch_end", maybe_fail)
+
+    return arm
+
+
+def checkpointed(run_directory, stage):
+    """All values of the newest checkpoint of a stage."""
+    path = tf.train.latest_checkpoint(str(run_directory.path / "checkpoints" / stage))
+    reader = tf.train.load_checkpoint(path)
+    names = [name for name in reader.get_variable_to_shape_map() if "save_counter" not in name and "GRAPH" not in name]
+    return {name: reader.get_tensor(name) for name in names}
+
+
+def metrics(run_directory):
+    lines = [json.loads(line) for line in run_directory.metrics.read_text().splitlines()]
+    timed = ("wall_seconds", "images_per_second")
+    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+
+
+@pytest.mark.parametrize(("stage", "step"), [("cotraining", 5), ("finetuning", 6)])
+def test_stop_and_continue_equals_uninterrupted(make_experiment, kill_at, tmp_path, stage, step):
+    undisturbed, stopped = RunDirectory(tmp_path / "undisturbed"), RunDirectory(tmp_path / "stopped")
+    stages = ("cotrain", "finetune")
+    make_experiment().run(undisturbed, stages)
+    kill_at(stage, step)
+    with pytest.raises(Killed):
+        make_experiment().run(stopped, stages)
+    make_experiment().run(stopped, stages)
+    for name in ("cotraining", "finetuning"):
+        expected, actual = checkpointed(undisturbed, name), checkpointed(stopped, name)
+        assert expected.keys() == actual.keys() and len(expected) > 50
+        for key, value in expected.items():
+            np.testing.assert_array_equal(value, actual[key], err_msg=f"{name} {key}")
+    # Means over log intervals lose what was not logged before the stop; steps and validations are the same.
+    expected, actual = metrics(undisturbed), metrics(stopped)
+    assert [(line["stage"], line["step"]) for line in expected] == [(line["stage"], line["step"]) for line in actual]
+    validations = [[line.get("validation_accuracy") for line in lines] for lines in (expected, actual)]
+    assert validations[0] == validations[1]
+
+
+def test_stages_out_of_order_say_what_is_missing(make_experiment, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(NotTrainedError, match="finetune needs the end of co-training, which is at step 0 of 6"):
+        make_experiment().run(run, ("finetune",))
+    with pytest.raises(NotTrainedError, match="finetuning in .* is at step 0 of 12: finish the training"):
+        make_experiment().run(run, ("evaluate",))
+    with pytest.raises(NotTrainedError, match="no checkpoint of co-training"):
+        make_experiment().restore_generator(run)
+    assert not run.path.exists()
+
+
+def test_a_run_on_two_replicas_goes_through_all_stages(make_experiment, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    experiment = make_experiment("configure.replicas = 2")
+    experiment.run(run, experiment.stages)
+    report = json.loads(run.robustness.read_text())
+    assert report["examples"] == report["train"]["examples"] == 40
+    assert (run.exports / "1" / "saved_model.pb").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("baselines/digits_adversarial_training.gin", ("finetune", "evaluate", "export")),
+        ("baselines/digits_standard_training.gin", ("finetune", "evaluate", "export")),
+        ("baselines/digits_standard_gan.gin", ("cotrain", "evaluate", "export")),
+        ("baselines/digits_ac_gan_loss.gin", ("cotrain", "finetune", "evaluate", "export")),
+    ],
+)
+def test_baselines_run_from_gin_alone(make_experiment, tmp_path, file, stages):
+    experiment = make_experiment(file=file)
+    assert experiment.stages == stages
+    run = RunDirectory(tmp_path / "run")
+    experiment.run(run, stages[:1])
+    assert run.last_checkpoint()
+
+
+def test_every_configuration_can_be_built(make_experiment, tmp_path, data_dir):
+    for path in sorted([*(ROOT / "gin").glob("cifar*.gin"), *(ROOT / "gin" / "baselines").glob("cifar*.gin")]):
+        gin.clear_config()
+        folder = f"tfds_images.data_dir = '{data_dir}/tfds'"
+        narrow = ["Generator.base_width = 4", "Discriminator.base_width = 4"]
+        experiment = command_line.build_experiment([str(path)], [folder, *narrow])
+        assert len(experiment.data.test) == 10_000, path
+
+
+# ------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("NoSuchThing.size = 3", "NoSuchThing"),
+        ("CoTraining.epochz = 3", "doesn't have a parameter named 'epochz'"),
+        ("CoTraining.epochs = @no_such_reference", "no_such_reference"),
+        ("CoTraining.epochs = (3", "in the configuration"),
+        ("cotraining/Attacker.step_size = 0.001", "can't reach epsilon = 0.2 .* 5 steps of 0.001 go 0.005 at most"),
+        ("LInf.epsilon = -1", "epsilon must be a finite number >= 0"),
+        ("digits.image_size = 20", "blocks make 16x16 images, the data has 20x20"),
+        (
+            "Discriminator.downsample = (True,)",
+            "Discriminator.multipliers has 3 entries and Discriminator.downsample 1",
+        ),
+        ("FineTuning.fake_weight = 0.0", "FineTuning.fake_weight .* must be > 0 with a generator"),
+        ("Experiment.generator = None", "Experiment.cotraining needs Experiment.generator"),
+        ("CoTraining.batch_size = 0", "must be a positive multiple"),
+        ("CoTraining.epochs = 0", "CoTraining.epochs must be > 0"),
+        ("configure.precision = 'half'", "must be one of float32, mixed_bfloat16, mixed_float16; got 'half'"),
+        ("Experiment.data = @image_folder", "Required bindings for `image_folder` not provided"),
+    ],
+)
+def test_wrong_configuration_ends_with_one_line_and_status_2(make_experiment, capsys, param, message):
+    with pytest.raises(SystemExit) as error:
+        make_experiment(param)
+    assert error.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert re.search(message, lines[0]), lines[0]
+
+
+def test_wrong_data_ends_with_one_line_and_status_2(make_experiment, capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for params, message in [
+        (["Experiment.data = @tfds_images", "tfds_images.name = 'cifar11'"], "did you mean"),
+        (["Experiment.data = @image_folder", f"image_folder.data_dir = '{tmp_path}/no'"], "there is no folder"),
+        (["Experiment.data = @image_folder", f"image_folder.data_dir = '{tmp_path}/empty'"], "empty/train"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            make_experiment(*params, "image_folder.image_size = 16")
+        assert error.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and message in lines[0], lines

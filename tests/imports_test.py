@@ -1,0 +1,180 @@
+"""Who may import whom: imports run one way, down."""
+
+import ast
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import robgan_tf
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "robgan_tf"
+
+# From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
+# behind it, and a folder from itself.
+COMMANDS = ("train", "evaluate", "export", "sample")
+BELOW_COMMANDS = "experiment stages evaluation serving runtime data players layers losses"
+ALLOWED = {
+    **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
+    "command_line": BELOW_COMMANDS,
+    "experiment": "stages evaluation serving runtime data players layers losses",
+    "stages": "runtime data players layers losses",
+    "evaluation": "runtime data players layers losses",
+    "serving": "data",
+    "runtime": "data",
+    "data": "",
+    "players": "layers losses",
+    "layers": "",
+    "losses": "",
+    "__init__": "",  # names are imported on first use
+}
+# Within players no one knows another one: a stage hands the attacker an objective. The threat model is the attacker's.
+PLAYERS = {"players.attacker": {"players.threat_model"}}
+
+# Libraries that newer TensorFlow does not have: one module each, so that a port costs that module alone.
+ONE_MODULE_EACH = ("tensorflow_addons", "tensorflow_gan")
+PRIVATE = ("tensorflow.python", "tensorflow.core", "keras.src", "tensorflow.keras.src")
+
+
+def module_name(path):
+    """robgan_tf/players/attacker.py -> players.attacker; robgan_tf/players/__init__.py -> players."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def is_module(name):
+    base = REPOSITORY.joinpath(*name.split("."))
+    return base.with_suffix(".py").exists() or (base / "__init__.py").exists()
+
+
+def imports(source):
+    """Full names of all modules that `source` imports, at its top or within functions, with no regard to `if`s."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide who imports whom"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                inside = name.split(".")[0] == "robgan_tf"
+                # `from robgan_tf.data import datasets` imports a module, `from robgan_tf.losses import split` does not.
+                found.add(node.module if inside and not is_module(name) else name)
+    return found
+
+
+def is_within(name, modules):
+    """Whether `name` is one of `modules` or something in it."""
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+def forbidden_imports(module, source):
+    """The imports of `source`, the text of robgan_tf.`module`, that the tables above do not allow."""
+    part = module.split(".")[0]
+    forbidden = set()
+    for name in imports(source):
+        if is_within(name, PRIVATE):
+            forbidden.add(name)
+        if is_within(name, ["absl.flags"]) and part not in (*COMMANDS, "command_line"):
+            forbidden.add(name)
+        if is_within(name, ["robgan_tf"]):
+            other = name[len("robgan_tf.") :]
+            if part == other.split(".")[0] == "players":
+                allowed = other in PLAYERS.get(module, ())
+            else:
+                allowed = other.split(".")[0] in {part, *ALLOWED[part].split()}
+            if not allowed:
+                forbidden.add(name)
+    return forbidden
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_imports_run_down(module):
+    part = module.split(".")[0]
+    assert part in ALLOWED, f"say in ALLOWED what robgan_tf/{part} may import"
+    assert forbidden_imports(module, SOURCES[module]) == set()
+
+
+def test_the_table_has_no_way_back_up():
+    order = list(ALLOWED)
+    for part, allowed in ALLOWED.items():
+        for other in allowed.split():
+            assert other in ALLOWED and order.index(other) > order.index(part), (part, other)
+
+
+@pytest.mark.parametrize(
+    "module, source, name",
+    [
+        ("players.attacker", "from robgan_tf.players.discriminator import Verdict", "robgan_tf.players.discriminator"),
+        ("players.attacker", "from robgan_tf.players import generator", "robgan_tf.players.generator"),
+        ("players.generator", "from robgan_tf.players.threat_model import L2", "robgan_tf.players.threat_model"),
+        ("players.generator", "from robgan_tf.stages.stage import Stage", "robgan_tf.stages.stage"),
+        ("losses", "def f():\n    import robgan_tf.players.attacker", "robgan_tf.players.attacker"),
+        ("layers.residual", "from robgan_tf import losses", "robgan_tf.losses"),
+        ("stages.cotraining", "if True:\n    from robgan_tf import experiment", "robgan_tf.experiment"),
+        ("evaluation.robustness", "from robgan_tf.stages import finetuning", "robgan_tf.stages.finetuning"),
+        ("train", "from robgan_tf.evaluate import main", "robgan_tf.evaluate"),
+        ("experiment", "from absl import flags", "absl.flags"),
+        ("data.datasets", "import absl.flags", "absl.flags"),
+        ("losses", "from keras.src import backend", "keras.src.backend"),
+        ("losses", "import tensorflow.python.ops.math_ops as math", "tensorflow.python.ops.math_ops"),
+    ],
+)
+def test_a_forbidden_import_is_found(module, source, name):
+    assert forbidden_imports(module, source) == {name}
+
+
+@pytest.mark.parametrize(
+    "module, source",
+    [
+        ("players.attacker", "from robgan_tf.players.threat_model import LInf"),
+        ("stages.cotraining", "from robgan_tf.stages.stage import Stage"),
+        ("data.datasets", "from absl import logging"),
+        ("train", "from absl import flags\nfrom robgan_tf import command_line"),
+    ],
+)
+def test_an_allowed_import_is_not(module, source):
+    assert forbidden_imports(module, source) == set()
+
+
+@pytest.mark.parametrize("library", ONE_MODULE_EACH)
+def test_libraries_without_a_future_are_imported_in_one_module_at_most(library):
+    importers = [
+        module for module, source in SOURCES.items() if any(is_within(name, [library]) for name in imports(source))
+    ]
+    assert len(importers) <= 1, importers
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_private_module_is_reached_through_a_public_one(module):
+    # tf.python..., keras.src...: attributes, which the test of imports does not see.
+    chains = {ast.unparse(node) for node in ast.walk(ast.parse(SOURCES[module])) if isinstance(node, ast.Attribute)}
+    assert not [chain for chain in chains if is_within(chain, ("tf.python", "tf.keras.src", "keras.src"))]
+
+
+# ---- the package itself
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+
+def test_importing_the_package_does_not_import_tensorflow():
+    result = run("import robgan_tf, sys; assert robgan_tf.__version__; print('tensorflow' in sys.modules)")
+    assert (result.returncode, result.stdout.strip()) == (0, "False"), result.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in robgan_tf.__all__ if name != "__version__"])
+def test_every_public_name_is_there_on_first_use(name):
+    assert getattr(robgan_tf, name) is getattr(importlib.import_module(robgan_tf._HOME[name]), name)
+
+
+def test_an_unknown_name_is_answered_with_those_there_are():
+    with pytest.raises(AttributeError, match="'robgan_tf' has no attribute 'Atacker'; it has .*Attacker"):
+        robgan_tf.Atacker  # noqa: B018

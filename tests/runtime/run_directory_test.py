@@ -1,0 +1,76 @@
+"""The files of a run."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from robgan_tf.runtime.run_directory import RunDirectory, bindings, config_differences, write_text
+
+CONFIG = """# Parameters for Foo:
+# ====
+Foo.size = 3
+Foo.names = \\
+    ('a',
+     'b')
+cotraining/Foo.part = @Bar()
+"""
+
+
+def test_bindings_are_read_without_comments_and_line_breaks():
+    assert bindings(CONFIG) == {"Foo.size": "3", "Foo.names": "('a', 'b')", "cotraining/Foo.part": "@Bar()"}
+
+
+def test_differences_name_the_binding_and_both_values():
+    changed = CONFIG.replace("size = 3", "size = 4").replace("cotraining/Foo.part = @Bar()\n", "")
+    assert config_differences(CONFIG, changed) == [
+        "Foo.size was 3, is 4",
+        "cotraining/Foo.part was @Bar(), is not set",
+    ]
+    assert config_differences(CONFIG, CONFIG + "# a comment\n") == []
+
+
+def test_a_claimed_folder_takes_the_same_configuration_again_and_refuses_another(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.claim(CONFIG)
+    run.claim(CONFIG)
+    assert run.config.read_text() == CONFIG
+    with pytest.raises(
+        ValueError, match=r"made by another configuration: Foo\.size was 3, is 4\. Give a new --run_dir"
+    ):
+        run.claim(CONFIG.replace("= 3", "= 4"))
+    assert run.config.read_text() == CONFIG
+
+
+def test_a_folder_with_other_files_or_a_file_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        RunDirectory(tmp_path).claim(CONFIG)
+    with pytest.raises(ValueError, match="is a file; give a folder"):
+        RunDirectory(tmp_path / "thesis.txt").claim(CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_metrics_behind_the_checkpoint_are_forgotten_and_a_broken_line_too(tmp_path):
+    run = RunDirectory(tmp_path)
+    lines = [{"stage": stage, "step": step, "wall_seconds": 10.0 * step} for stage in ("a", "b") for step in (1, 2, 3)]
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "b", "st')
+    run.forget_metrics_after("b", 2)
+    kept = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    assert kept == [line for line in lines if line["stage"] == "a" or line["step"] <= 2]
+    assert run.last_wall_seconds() == 30.0
+
+
+def test_write_text_replaces_whole_files_and_leaves_no_other(tmp_path):
+    write_text(tmp_path / "file", "old")
+    write_text(tmp_path / "file", "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
+
+
+def test_the_last_checkpoint_is_the_newest_of_all_stages(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.last_checkpoint() is None
+    variable = tf.Variable(1.0)
+    run.checkpoints("cotraining", {"variable": variable}).save(5)
+    path = run.checkpoints("finetuning", {"variable": variable}).save(2)
+    assert run.last_checkpoint() == path

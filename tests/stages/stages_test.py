@@ -1,0 +1,296 @@
+"""Co-training and fine-tuning on small networks: who moves whom, replicas, precision, degenerate cases."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from robgan_tf.losses import AcGanAsCode, SplitAsCode, ac_gan, split
+from robgan_tf.players.attacker import Attacker
+from robgan_tf.players.classifiers import ClassBranch
+from robgan_tf.players.discriminator import Discriminator
+from robgan_tf.players.generator import Generator
+from robgan_tf.players.threat_model import LInf
+from robgan_tf.stages.cotraining import CoTraining
+from robgan_tf.stages.finetuning import FineTuning
+from robgan_tf.stages.optimization import fixed
+
+SHAPE, CLASSES, BATCH, STEPS = (8, 8, 1), 3, 4, 2
+
+
+def make_generator():
+    return Generator(CLASSES, SHAPE, base_width=4, multipliers=(2, 1), upsample=(True,), latent_dim=6)
+
+
+def make_discriminator():
+    return Discriminator(CLASSES, SHAPE, base_width=4, multipliers=(1, 2), downsample=(True, False))
+
+
+def make_attacker(**options):
+    return Attacker(LInf(0.1), steps=3, relative_step_size=0.5, **options)
+
+
+def schedule(updates_per_epoch, updates):
+    return fixed(updates_per_epoch, updates, initial=0.01)
+
+
+def make_cotraining(attacker="default", losses=None, optimizer=keras.optimizers.Adam, **options):
+    return CoTraining(
+        make_generator(),
+        make_generator(),
+        make_discriminator(),
+        num_examples=80,
+        seed=7,
+        attacker=make_attacker() if attacker == "default" else attacker,
+        losses=losses or split(SplitAsCode()),
+        epochs=1,
+        batch_size=BATCH,
+        discriminator_steps=STEPS,
+        optimizer=optimizer,
+        generator_schedule=schedule,
+        discriminator_schedule=schedule,
+        **options,
+    )
+
+
+def make_finetuning(generator=None, attacker="default", fake_weight=0.0, optimizer=keras.optimizers.Adam, **options):
+    return FineTuning(
+        ClassBranch(make_discriminator()),
+        lambda: ClassBranch(make_discriminator()),
+        generator,
+        num_examples=80,
+        seed=7,
+        attacker=make_attacker() if attacker == "default" else attacker,
+        fake_weight=fake_weight,
+        epochs=1,
+        batch_size=BATCH * STEPS,
+        optimizer=optimizer,
+        schedule=schedule,
+        **options,
+    )
+
+
+def batches(count, seed=0):
+    random = np.random.default_rng(seed)
+    images = random.uniform(-1, 1, [count, BATCH * STEPS, *SHAPE]).astype(np.float32)
+    labels = random.integers(0, CLASSES, [count, BATCH * STEPS]).astype(np.int32)
+    return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def train(stage, count=3):
+    history = stage.fit(batches(count), epochs=1, verbose=0)
+    return {name: values[0] for name, values in history.history.items()}
+
+
+def weights(model):
+    return [weight.numpy().copy() for weight in model.weights]
+
+
+def same(before, model):
+    return [np.array_equal(old, new) for old, new in zip(before, weights(model))]
+
+
+def test_cotraining_moves_both_players_and_reports_finite_metrics():
+    stage = make_cotraining()
+    generator, discriminator = weights(stage.generator), weights(stage.discriminator)
+    metrics = train(stage)
+    assert not any(same(generator, stage.generator)[: len(stage.generator.trainable_variables)])
+    # u included: one power iteration for each update.
+    assert not any(same(discriminator, stage.discriminator))
+    assert set(metrics) == {
+        "generator_loss",
+        "generator_class_accuracy",
+        "discriminator_loss",
+        "real_accuracy",
+        "fake_accuracy",
+        "class_accuracy",
+    }
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert int(stage.step) == 3
+
+
+def test_one_generator_update_and_n_discriminator_updates_a_step():
+    stage = make_cotraining()
+    train(stage, 3)
+    assert int(stage.generator_optimizer.iterations) == 3
+    assert int(stage.discriminator_optimizer.iterations) == 3 * STEPS
+
+
+def test_without_an_attacker_real_images_stay_as_they_are():
+    stage = make_cotraining(attacker=None)
+    images = tf.random.uniform([BATCH, *SHAPE], -1, 1)
+    assert stage.attack(images, tf.zeros([BATCH], tf.int32), seed=None) is images
+    assert np.isfinite(train(stage)["discriminator_loss"])
+
+
+def test_the_attacker_changes_the_images_that_the_discriminator_is_trained_on():
+    attacked, clean = make_cotraining(), make_cotraining(attacker=None)
+    for model in ("generator", "average_generator", "discriminator"):
+        getattr(clean, model).set_weights(getattr(attacked, model).get_weights())
+    train(attacked, 1), train(clean, 1)
+    assert not all(same(weights(attacked.discriminator), clean.discriminator))
+
+
+def test_random_starts_and_both_losses_train():
+    stage = make_cotraining(attacker=make_attacker(random_start=True), losses=ac_gan(AcGanAsCode()))
+    assert np.isfinite(train(stage)["discriminator_loss"])
+
+
+def test_micro_batches_hold_the_same_images_however_many_replicas_there_are():
+    stage = make_cotraining()
+    images = tf.reshape(tf.range(BATCH * STEPS), [-1, 1])
+    halves = [part[0][:, 0].numpy().tolist() for part in stage.split(images, images[:, 0])]
+    assert halves == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    # Two replicas get 0..3 and 4..7; their micro-batches joined are the same.
+    stage.replica_batch_size = BATCH // 2
+    replicas = [stage.split(part, part[:, 0]) for part in tf.split(images, 2)]
+    joined = [np.concatenate([replica[i][1] for replica in replicas]).tolist() for i in range(STEPS)]
+    assert joined == halves
+
+
+def test_average_generator_is_the_moving_average_of_the_weights():
+    stage = make_cotraining(average_decay=0.9)
+    average = weights(stage.average_generator)[0]
+    for step in range(3):
+        train(stage, 1)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * stage.generator.weights[0].numpy()
+    # float32 rounding of three updates.
+    np.testing.assert_allclose(stage.average_generator.weights[0].numpy(), average, rtol=1e-4, atol=1e-6)
+
+
+def test_standing_statistics_are_those_of_the_averaged_generator_and_repeat_exactly():
+    stage = make_cotraining()
+    train(stage)
+    stage.standardize_average_generator(batches=80, batch_size=64)
+    first = [layer.moving_mean.numpy() for layer in stage.average_generator.batch_norm_layers]
+    # The first batch norm sees a linear map of z ~ N(0, I): its mean is the bias of the dense layer, averaged over 4x4.
+    bias = stage.average_generator.dense.bias.numpy().reshape(16, -1).mean(axis=0)
+    # About 19 batches of 64 images x 16 positions count; kernel entries are below 0.2.
+    np.testing.assert_allclose(first[0], bias, atol=0.05)
+    stage.standardize_average_generator(batches=80, batch_size=64)
+    for old, layer in zip(first, stage.average_generator.batch_norm_layers):
+        np.testing.assert_array_equal(old, layer.moving_mean.numpy())
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_with_float32_variables(precision):
+    keras.mixed_precision.set_global_policy(precision)
+    for stage in (make_cotraining(), make_finetuning(make_generator(), fake_weight=0.5)):
+        assert all(np.isfinite(value) for value in train(stage).values())
+        assert {weight.dtype for weight in stage.trainable_variables} == {tf.float32}
+    optimizers = [stage.optimizer]
+    if precision == "mixed_float16":
+        assert all(isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) for optimizer in optimizers)
+
+
+# ------------------------------------------------------------------------------------------------------- replicas
+
+
+def on_two_replicas(make):
+    """Makes a stage on one device and on two, with equal weights."""
+    one = make()
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        two = make()
+        for name in ("generator", "average_generator", "discriminator", "classifier"):
+            if getattr(one, name, None) is not None:
+                getattr(two, name).set_weights(getattr(one, name).get_weights())
+    return one, two
+
+
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+def test_cotraining_on_two_replicas_equals_one(optimizer):
+    one, two = on_two_replicas(lambda: make_cotraining(optimizer=optimizer))
+    metrics_one, metrics_two = train(one, 3), train(two, 3)
+    # Sums in another order: float32 rounding, which Adam's division by small second moments enlarges.
+    tolerance = 2e-6 if optimizer is keras.optimizers.SGD else 2e-4
+    for model in ("generator", "average_generator", "discriminator"):
+        for a, b in zip(getattr(one, model).weights, getattr(two, model).weights):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=tolerance, err_msg=f"{model} {a.name}")
+    for name, value in metrics_one.items():
+        np.testing.assert_allclose(value, metrics_two[name], rtol=1e-3, err_msg=name)
+
+
+def test_finetuning_on_two_replicas_equals_one():
+    one, two = on_two_replicas(lambda: make_finetuning(optimizer=keras.optimizers.SGD))
+    metrics_one, metrics_two = train(one, 3), train(two, 3)
+    for a, b in zip(one.classifier.weights, two.classifier.weights):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-6, err_msg=a.name)  # float32 rounding
+    np.testing.assert_allclose(metrics_one["loss"], metrics_two["loss"], rtol=1e-5)
+
+
+def test_random_starts_differ_between_replicas():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    with strategy.scope():
+        stage = make_finetuning(attacker=make_attacker(random_start=True))
+    images, labels = tf.zeros([2, *SHAPE]), tf.zeros([2], tf.int32)
+    attack = tf.function(lambda: strategy.run(stage.attack, args=(images, labels, tf.constant([1, 2]))))
+    first, second = strategy.experimental_local_results(attack())
+    assert not np.array_equal(first.numpy(), second.numpy())
+
+
+def test_a_batch_that_the_replicas_cannot_share_is_refused():
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        with pytest.raises(ValueError, match="multiple of their number, 2; got 3"):
+            make_cotraining_with_batch(3)
+
+
+def make_cotraining_with_batch(batch_size):
+    return CoTraining(
+        *(make_generator(), make_generator(), make_discriminator(), 80, 7),
+        attacker=None,
+        losses=split(SplitAsCode()),
+        epochs=1,
+        batch_size=batch_size,
+        optimizer=keras.optimizers.SGD,
+        generator_schedule=schedule,
+        discriminator_schedule=schedule,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ fine-tuning
+
+
+def test_finetuning_freezes_the_generator_and_leaves_the_real_fake_head():
+    generator = make_generator()
+    stage = make_finetuning(generator, fake_weight=0.5)
+    frozen = weights(generator)
+    head = weights(stage.classifier.discriminator.source_head)[:2]
+    metrics = train(stage)
+    assert all(same(frozen, generator))
+    for old, new in zip(head, stage.classifier.discriminator.source_head.trainable_variables):
+        np.testing.assert_array_equal(old, new.numpy())
+    assert set(metrics) == {"loss", "class_accuracy", "fake_class_accuracy"}
+
+
+def test_finetuning_without_generator_and_attacker_is_standard_training():
+    stage = make_finetuning(attacker=None, optimizer=keras.optimizers.SGD)
+    images, labels = next(iter(batches(1)))
+    twin = ClassBranch(make_discriminator())
+    twin(images)
+    twin.set_weights(stage.classifier.get_weights())
+    twin.power_iteration()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, twin(images), from_logits=True))
+    gradients = tape.gradient(loss, twin.class_variables)
+    train(stage, 1)
+    for variable, gradient, trained in zip(twin.class_variables, gradients, stage.classifier.class_variables):
+        # Mean over the batch by two routes: float32 rounding.
+        np.testing.assert_allclose(trained.numpy(), (variable - 0.01 * gradient).numpy(), atol=1e-6)
+
+
+def test_the_average_classifier_is_the_result_where_there_is_one():
+    stage = make_finetuning(average_decay=0.9)
+    stage.start()
+    assert stage.result is stage.average_classifier
+    assert all(same(weights(stage.classifier), stage.average_classifier))
+    train(stage)
+    assert not any(same(weights(stage.classifier), stage.average_classifier)[:4])
+    assert make_finetuning().result.name == "class_branch"
+
+
+@pytest.mark.parametrize(("with_generator", "fake_weight"), [(True, 0.0), (False, 0.5), (True, -1.0)])
+def test_a_weight_that_contradicts_the_generator_is_refused(with_generator, fake_weight):
+    with pytest.raises(ValueError, match="fake_weight"):
+        make_finetuning(make_generator() if with_generator else None, fake_weight=fake_weight)
