@@ -62,6 +62,8 @@ def build_experiment(files, params):
     from robgan_tf.experiment import Experiment
 
     for file in files:
+        if not os.path.isfile(file):
+            fail(f"--gin_file={file} does not exist; the repository's configurations are in gin/")
         for folder in pathlib.Path(file).resolve().parents:
             gin.add_config_file_search_path(str(folder))
     try:

@@ -108,6 +108,11 @@ class Experiment:
         self.evaluation = evaluation()
         self.validation_attacker = validation_attacker and validation_attacker()
         self.data = data()
+        if finetuning is not None and not len(self.data.validation):
+            raise ValueError(
+                "Fine-tuning chooses its best checkpoint on the validation part of the training split, which is empty: "
+                "set the data's validation_examples above 0."
+            )
         with self.strategy.scope():
             shape, classes = self.data.image_shape, self.data.num_classes
             self.discriminator = discriminator(classes, shape)
@@ -263,8 +268,8 @@ class Experiment:
             _restore(self.cotraining, run_directory)
             log = MetricsLog(self.cotraining, run_directory, self.log_every)
             grids = SampleGrids(self.cotraining, self.data, run_directory, self._seed(_SAMPLES))
-            callbacks = [log, Periodic(self.cotraining, self.sample_every, grids.write)]
-            self._fit(self.cotraining, run_directory, callbacks, noise=self.cotraining_noise)
+            sampler = Periodic(self.cotraining, self.sample_every, grids.write)
+            self._fit(self.cotraining, run_directory, log, sampler, noise=self.cotraining_noise)
 
     def _finetune(self, run_directory: RunDirectory):
         stage = self.finetuning
@@ -298,9 +303,9 @@ class Experiment:
                     best.save(step)
                     stage.best_accuracy.assign(accuracy)
 
-            self._fit(stage, run_directory, [log, Periodic(stage, self.validate_every, validate)], noise=0.0)
+            self._fit(stage, run_directory, log, Periodic(stage, self.validate_every, validate), noise=0.0)
 
-    def _fit(self, stage: Stage, run_directory: RunDirectory, callbacks: list, noise: float):
+    def _fit(self, stage: Stage, run_directory: RunDirectory, log: MetricsLog, periodic: Periodic, noise: float):
         """Trains a stage from its current step to its end."""
         first_step = stage.steps_done
         if first_step >= stage.total_steps:
@@ -317,14 +322,17 @@ class Experiment:
             augment=self.augment,
             noise=noise,
         )
-        stage.fit(
-            batches,
-            epochs=1,
-            steps_per_epoch=stage.total_steps - first_step,
-            verbose=0,
-            # Checkpoints last: the log stops the run at a broken loss before one is written.
-            callbacks=[*callbacks, Periodic(stage, self.checkpoint_every, checkpoints.save)],
-        )
+        try:
+            stage.fit(
+                batches,
+                epochs=1,
+                steps_per_epoch=stage.total_steps - first_step,
+                verbose=0,
+                # The log first: it stops the run at a broken loss, before a checkpoint of it is written.
+                callbacks=[log, periodic, Periodic(stage, self.checkpoint_every, checkpoints.save)],
+            )
+        finally:
+            log.close()
 
     def _copy(self, classifier: Classifier) -> Classifier:
         """Returns another classifier with the same weights, made under the current strategy and precision."""

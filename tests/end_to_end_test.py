@@ -33,7 +33,8 @@ with tf.GradientTape() as tape:
     logits = model.logits(x)
 gradient = tape.gradient(logits, x)
 assert "robgan_tf" not in sys.modules
-np.savez(sys.argv[3], gradient=gradient, float_logits=logits, **{name: value for name, value in answer.items()})
+answer["classes"] = answer["classes"].numpy().astype("S")
+np.savez(sys.argv[3], gradient=gradient, float_logits=logits, **answer)
 """
 
 
@@ -149,6 +150,17 @@ def test_wrong_flags_end_with_one_line_and_status_2(module, arguments, message):
     assert failed.returncode == 2
     lines = failed.stderr.splitlines()
     assert len(lines) == 1 and message in lines[0], failed.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(flags, tmp_path):
+    broken = command(
+        "train", *flags[:-1], f"--run_dir={tmp_path / 'run'}", "--gin_param=cotraining/linear.initial=1e38"
+    )
+    assert broken.returncode == 1
+    last = broken.stderr.splitlines()[-1]
+    assert "became nan" in last and "of cotraining" in last and "There is no checkpoint yet" in last
+    assert "Traceback" not in broken.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_a_run_folder_of_another_configuration_is_refused_and_named(run, flags):

@@ -82,12 +82,8 @@ class MetricsLog(keras.callbacks.Callback):
             self._bar.set_postfix(shown, refresh=False)
             self._write(means)
 
-    def on_train_end(self, logs=None):
-        """Closes the files."""
-        self.close()
-
     def close(self):
-        """Closes the files, also after a fault."""
+        """Closes the files; to be called at the end of training, also after a fault."""
         self._bar.close()
         self._file.close()
         self._writer.close()

@@ -83,7 +83,7 @@ class SampleGrids:
         writer.close()
 
     def _attack_grid(self) -> PIL.Image.Image:
-        examples = self.data.validation.take(_COLUMNS, self.seed)
+        examples = self.data.train.take(_COLUMNS, self.seed)
         images = to_pixel_range(tf.constant(examples.images))
         adversarial = self._adversarial(images, tf.constant(examples.labels))
         magnified = (adversarial - images) / self.stage.attacker.threat_model.epsilon

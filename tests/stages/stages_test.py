@@ -179,9 +179,10 @@ def test_mixed_precision_trains_with_float32_variables(precision):
     for stage in (make_cotraining(), make_finetuning(make_generator(), fake_weight=0.5)):
         assert all(np.isfinite(value) for value in train(stage).values())
         assert {weight.dtype for weight in stage.trainable_variables} == {tf.float32}
-    optimizers = [stage.optimizer]
-    if precision == "mixed_float16":
-        assert all(isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) for optimizer in optimizers)
+        # The two optimizers of co-training, that of fine-tuning twice.
+        optimizers = [stage.optimizer, getattr(stage, "generator_optimizer", stage.optimizer)]
+        scaled = [isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) for optimizer in optimizers]
+        assert scaled == [precision == "mixed_float16"] * 2
 
 
 # ------------------------------------------------------------------------------------------------------- replicas
