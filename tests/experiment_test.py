@@ -162,7 +162,10 @@ def test_every_configuration_can_be_built(make_experiment, tmp_path, data_dir):
         ("CoTraining.epochz = 3", "doesn't have a parameter named 'epochz'"),
         ("CoTraining.epochs = @no_such_reference", "no_such_reference"),
         ("CoTraining.epochs = (3", "in the configuration"),
-        ("cotraining/Attacker.relative_step_size = 0.01", "can't reach epsilon = 0.2 .* 5 steps of 0.002 go 0.01 at most"),
+        (
+            "cotraining/Attacker.relative_step_size = 0.01",
+            "can't reach epsilon = 0.2 .* 5 steps of 0.002 go 0.01 at most",
+        ),
         ("LInf.epsilon = -1", "epsilon must be a finite number >= 0"),
         ("digits.image_size = 20", "blocks make 16x16 images, the data has 20x20"),
         (

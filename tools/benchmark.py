@@ -133,9 +133,9 @@ def configure(default_network: str = "32px_sngan"):
         f"CoTraining.discriminator_steps = {FLAGS.discriminator_steps}",
         "CoTraining.epochs = 1000000",
         # So small that the weights stay about where they start; the time of a step does not depend on it.
-        "CoTraining.generator_schedule = @optimization.constant",
-        "CoTraining.discriminator_schedule = @optimization.constant",
-        "optimization.constant.initial = 1e-6",
+        "CoTraining.generator_schedule = @optimization.fixed",
+        "CoTraining.discriminator_schedule = @optimization.fixed",
+        "optimization.fixed.initial = 1e-6",
         "LInf.epsilon = 0.0625",
         f"cotraining/Attacker.steps = {FLAGS.attack_steps}",
         f"cotraining/Attacker.relative_step_size = {1 / FLAGS.attack_steps}",
