@@ -39,7 +39,9 @@ def data_dir():
 @pytest.fixture(scope="session")
 def two_replicas():
     """A strategy of two replicas, on the two logical devices."""
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    from robgan_tf.runtime.devices import mirrored
+
+    return mirrored(("CPU:0", "CPU:1"))
 
 
 @pytest.fixture

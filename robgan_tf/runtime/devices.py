@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 
 import gin
 import tensorflow as tf
@@ -37,7 +38,17 @@ def configure(seed: int = 0, precision: str = "float32", deterministic: bool = F
     if gpus and replicas > len(gpus):
         raise ValueError(f"configure.replicas is {replicas}, this machine has {len(gpus)} GPUs; 0 takes all of them.")
     devices = [f"GPU:{index}" for index in range(replicas or len(gpus))] if gpus else _cpus(max(replicas, 1))
-    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+    return mirrored(tuple(devices)) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+@functools.cache
+def mirrored(devices: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
+    """Returns the strategy over `devices`, the same one at each call.
+
+    Each strategy numbers its collective operations from the start, and two of the same devices in one process would
+    take each other's for their own ("Shape mismatch in the collective instance").
+    """
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def _cpus(count: int) -> list[str]:

@@ -27,7 +27,7 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in [
-        Preset("16px", 16, "256, 256^ 128^", "128v 128v 128"),
+        Preset("16px", 16, "256, 128^ 64^", "64v 128v 256"),
         Preset("32px_sngan", 32, "256, 256^ 256^ 256^", "128v 128v 128 128"),
         Preset("32px_code", 32, "1024, 512^ 256^ 128^ 64", "128v 128v 128 128"),
         Preset("64px", 64, "1024, 512^ 256^ 128^ 64^", "64v 128v 256v 512v 1024v"),
@@ -96,7 +96,7 @@ def size(variables):
 @pytest.mark.parametrize(
     "name, classes, generator_count, discriminator_count",
     [
-        ("16px", 10, 2271491, 759947),
+        ("16px", 10, 1136259, 636683),
         ("32px_sngan", 10, 4304387, 1055115),
         ("32px_code", 10, 12272515, 1055115),
         ("64px", 143, 13038595, 10288016),

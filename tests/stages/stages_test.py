@@ -11,6 +11,7 @@ from robgan_tf.players.classifiers import ClassBranch
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import Generator
 from robgan_tf.players.threat_model import LInf
+from robgan_tf.runtime.devices import mirrored
 from robgan_tf.stages.cotraining import CoTraining
 from robgan_tf.stages.finetuning import FineTuning
 from robgan_tf.stages.optimization import fixed
@@ -191,7 +192,7 @@ def test_mixed_precision_trains_with_float32_variables(precision):
 def on_two_replicas(make):
     """Makes a stage on one device and on two, with equal weights."""
     one = make()
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored(("CPU:0", "CPU:1"))
     with strategy.scope():
         two = make()
         for name in ("generator", "average_generator", "discriminator", "classifier"):
@@ -208,6 +209,11 @@ def test_cotraining_on_two_replicas_equals_one(optimizer):
     tolerance = 2e-6 if optimizer is keras.optimizers.SGD else 2e-4
     for model in ("generator", "average_generator", "discriminator"):
         for a, b in zip(getattr(one, model).weights, getattr(two, model).weights):
+            # A bias in front of a batch norm has no gradient but rounding, which Adam blows up to whole steps; the
+            # running mean, nothing else, goes along with it.
+            in_front_of_norm = "bias" in a.name and "to_image" not in a.name
+            if optimizer is keras.optimizers.Adam and "generator" in model and (in_front_of_norm or "mean" in a.name):
+                continue
             np.testing.assert_allclose(a.numpy(), b.numpy(), atol=tolerance, err_msg=f"{model} {a.name}")
     for name, value in metrics_one.items():
         np.testing.assert_allclose(value, metrics_two[name], rtol=1e-3, err_msg=name)
@@ -222,7 +228,7 @@ def test_finetuning_on_two_replicas_equals_one():
 
 
 def test_random_starts_differ_between_replicas():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    strategy = mirrored(("CPU:0", "CPU:1"))
     with strategy.scope():
         stage = make_finetuning(attacker=make_attacker(random_start=True))
     images, labels = tf.zeros([2, *SHAPE]), tf.zeros([2], tf.int32)
@@ -232,7 +238,7 @@ def test_random_starts_differ_between_replicas():
 
 
 def test_a_batch_that_the_replicas_cannot_share_is_refused():
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    with mirrored(("CPU:0", "CPU:1")).scope():
         with pytest.raises(ValueError, match="multiple of their number, 2; got 3"):
             make_cotraining_with_batch(3)
 
