@@ -59,6 +59,7 @@ def flags(tmp_path_factory):
         "Experiment.sample_every=10",
         "Experiment.validate_every=40",
     ]
+    small.append("finetuning/linear.initial=2e-3")  # after so little co-training the demo's rate is too high
     params = [*small, f"digits.data_dir='{folder / 'tfds'}'"]
     return ["--gin_file=gin/digits.gin", *[f"--gin_param={param}" for param in params], f"--run_dir={folder / 'run'}"]
 
