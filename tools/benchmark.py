@@ -40,7 +40,7 @@ from robgan_tf.runtime import devices
 from robgan_tf.runtime.monitoring import MetricsLog
 from robgan_tf.runtime.run_directory import RunDirectory, write_json
 from robgan_tf.stages.cotraining import CoTraining
-from robgan_tf.stages.optimization import minimize
+from robgan_tf.stages.optimization import apply_gradients, scaled
 from robgan_tf.stages.randomness import step_seeds
 
 FLAGS = flags.FLAGS
@@ -190,7 +190,9 @@ def update_parts(stage: CoTraining, images, labels) -> dict[str, Callable[[], fl
             verdict = discriminator(both, training=True)
             real, fake = (type(verdict)(*half) for half in zip(*(tf.split(logits, 2) for logits in verdict)))
             loss = stage.average(stage.objectives.discriminator(real, fake, labels, labels))
-        minimize(stage.discriminator_optimizer, tape, loss, discriminator.trainable_variables)
+            target = scaled(stage.discriminator_optimizer, loss)
+        variables = discriminator.trainable_variables
+        apply_gradients(stage.discriminator_optimizer, tape.gradient(target, variables), variables)
         return loss
 
     def generator_forward():

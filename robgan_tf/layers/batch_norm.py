@@ -41,21 +41,35 @@ class BatchNorm(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
 
     def call(self, images, training=False):
-        """Normalises `images` [B, H, W, C] and applies the affine map."""
+        """Normalises `images` [B, H, W, C] and applies the affine map; in training it moves the running averages."""
+        images, statistics = self.normalize(images, training)
+        if training:
+            self.observe(statistics)
+        return images
+
+    def normalize(self, images, training: bool):
+        """Returns the normalised images and the mean and variance [C] that it took; assigns nothing.
+
+        In training these are the statistics of the batch, otherwise the running averages.
+        """
         return self._normalize(images, self.gamma, self.beta, training)
 
+    def observe(self, statistics):
+        """Moves the running averages towards the mean and variance of a batch, as `normalize` returned them."""
+        for average, value in zip((self.moving_mean, self.moving_variance), statistics):
+            average.assign(MOMENTUM * average + (1.0 - MOMENTUM) * value)
+
     def _normalize(self, images, gamma, beta, training: bool):
-        """In training with the statistics of the batch, moving the running averages; else with the running averages."""
         images = tf.cast(images, tf.float32)
         if training:
             mean = _mean_over_replicas(images)
             centred = images - mean
             variance = _mean_over_replicas(tf.square(centred))
-            self.moving_mean.assign(MOMENTUM * self.moving_mean + (1.0 - MOMENTUM) * mean)
-            self.moving_variance.assign(MOMENTUM * self.moving_variance + (1.0 - MOMENTUM) * variance)
         else:
-            centred, variance = images - self.moving_mean, self.moving_variance
-        return tf.cast(centred * (gamma * tf.math.rsqrt(variance + EPSILON)) + beta, self._output_dtype)
+            mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
+            centred = images - mean
+        normalized = centred * (gamma * tf.math.rsqrt(variance + EPSILON)) + beta
+        return tf.cast(normalized, self._output_dtype), (mean, variance)
 
 
 class ConditionalBatchNorm(BatchNorm):
@@ -75,7 +89,14 @@ class ConditionalBatchNorm(BatchNorm):
         self.beta = self.add_weight(name="beta", shape=(self.num_classes, channels), initializer="zeros")
 
     def call(self, images, labels, training=False):
-        """Normalises `images` [B, H, W, C] and applies the affine map of the classes `labels` [B] (integers)."""
+        """As `BatchNorm`, with the affine map of the classes `labels` [B] (integers)."""
+        images, statistics = self.normalize(images, labels, training)
+        if training:
+            self.observe(statistics)
+        return images
+
+    def normalize(self, images, labels, training: bool):
+        """As `BatchNorm.normalize`, with the affine map of the classes `labels` [B] (integers)."""
         gamma, beta = (tf.gather(table, labels)[:, tf.newaxis, tf.newaxis, :] for table in (self.gamma, self.beta))
         return self._normalize(images, gamma, beta, training)
 

@@ -44,13 +44,18 @@ class GeneratorBlock(keras.layers.Layer):
         filters: number of output channels.
         num_classes: number of classes of the conditional batch norm.
         upsample: whether the block doubles the sides of the image.
+        recompute: whether the gradient computes the block once more instead of keeping what is inside of it in memory
+            (Chen et al., "Training deep nets with sublinear memory cost", 2016).
         name: name of the layer.
     """
 
-    def __init__(self, filters: int, num_classes: int, upsample: bool, name: str | None = None):
+    def __init__(
+        self, filters: int, num_classes: int, upsample: bool, recompute: bool = False, name: str | None = None
+    ):
         super().__init__(name=name)
         self.filters = filters
         self.upsample = upsample
+        self.recompute = recompute
         self.norm_1 = ConditionalBatchNorm(num_classes)
         self.norm_2 = ConditionalBatchNorm(num_classes)
         self.conv_1 = conv3x3(filters)
@@ -61,17 +66,32 @@ class GeneratorBlock(keras.layers.Layer):
         """Creates the 1x1 shortcut where inputs [B, H, W, C] change shape in the block."""
         if self.upsample or input_shape[-1] != self.filters:
             self.conv_shortcut = conv1x1(self.filters)
+        # `normalize` is not a layer's call, which would build it.
+        self.norm_1.build(input_shape)
+        self.norm_2.build((*input_shape[:-1], self.filters))
         super().build(input_shape)
 
     def call(self, images, labels, training=False):
         """Maps [B, H, W, C] and labels [B] to [B, H, W, filters], or [B, 2H, 2W, filters] with upsampling."""
+
+        def forward(images):
+            return self._forward(images, labels, training)
+
+        images, *statistics = (tf.recompute_grad(forward) if self.recompute else forward)(images)
+        if training:
+            # Here and not in the forward pass, which the gradient may compute once more.
+            for norm, observed in zip((self.norm_1, self.norm_2), statistics):
+                norm.observe(observed)
+        return images
+
+    def _forward(self, images, labels, training):
         up = upsample if self.upsample else tf.identity
-        hidden = tf.nn.relu(self.norm_1(images, labels, training=training))
-        hidden = self.conv_1(up(hidden))
-        hidden = tf.nn.relu(self.norm_2(hidden, labels, training=training))
-        hidden = self.conv_2(hidden)
+        hidden, statistics_1 = self.norm_1.normalize(images, labels, training)
+        hidden = self.conv_1(up(tf.nn.relu(hidden)))
+        hidden, statistics_2 = self.norm_2.normalize(hidden, labels, training)
+        hidden = self.conv_2(tf.nn.relu(hidden))
         shortcut = images if self.conv_shortcut is None else up(self.conv_shortcut(images))
-        return hidden + shortcut
+        return hidden + shortcut, statistics_1, statistics_2
 
 
 class DiscriminatorBlock(keras.layers.Layer):
@@ -85,15 +105,25 @@ class DiscriminatorBlock(keras.layers.Layer):
         downsample: whether the block halves the sides of the image.
         conv2d: class of the convolutions (`SpectralNormConv2D` or `keras.layers.Conv2D`).
         first: whether the block's input is an image.
+        recompute: see `GeneratorBlock`.
         name: name of the layer.
     """
 
-    def __init__(self, filters: int, downsample: bool, conv2d: Callable, first: bool = False, name: str | None = None):
+    def __init__(
+        self,
+        filters: int,
+        downsample: bool,
+        conv2d: Callable,
+        first: bool = False,
+        recompute: bool = False,
+        name: str | None = None,
+    ):
         super().__init__(name=name)
         self.filters = filters
         self.downsample = downsample
         self.conv2d = conv2d
         self.first = first
+        self.recompute = recompute
         self.conv_1 = self.conv_2 = self.conv_shortcut = None
 
     def build(self, input_shape):
@@ -106,6 +136,9 @@ class DiscriminatorBlock(keras.layers.Layer):
 
     def call(self, images):
         """Maps [B, H, W, C] to [B, H, W, filters], or [B, H/2, W/2, filters] with downsampling."""
+        return (tf.recompute_grad(self._forward) if self.recompute else self._forward)(images)
+
+    def _forward(self, images):
         down = downsample if self.downsample else tf.identity
         hidden = self.conv_1(images if self.first else tf.nn.relu(images))
         hidden = down(self.conv_2(tf.nn.relu(hidden)))

@@ -94,19 +94,42 @@ class Attacker:
     def __call__(self, images, objective: Callable[[tf.Tensor], tf.Tensor], seed=None) -> tf.Tensor:
         """Returns adversarial images [B, H, W, C] within the threat model around `images`.
 
-        The attack computes gradients with respect to its input alone, and assigns nothing.
-
         Args:
             images: float32 [B, H, W, C] in [-1, 1].
-            objective: maps images to the loss of each, [B], which the attack maximises. It must evaluate its network in
-                inference mode.
+            objective: see `ascend`.
             seed: int32 [2], needed for a random start.
 
         Raises:
             ValueError: where a random start has no seed.
         """
-        threat_model = self.threat_model
         images = tf.convert_to_tensor(images)
+        return self.ascend(self.start(images, seed), images, objective)
+
+    def start(self, images: tf.Tensor, seed=None) -> tf.Tensor:
+        """Returns where the attack on `images` starts: a random point of the ball around each, or the images.
+
+        Raises:
+            ValueError: where a random start has no seed.
+        """
+        if not self.random_start:
+            return images
+        if seed is None:
+            raise ValueError("An attack with a random start needs a seed (int32 [2]).")
+        perturbation = self.threat_model.random_perturbation(tf.shape(images), seed)
+        return self.threat_model.project(images + perturbation, images)
+
+    def ascend(self, start: tf.Tensor, images: tf.Tensor, objective: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """Returns the adversarial images that the attack's steps reach from `start`.
+
+        Computes gradients with respect to the images alone, and assigns nothing.
+
+        Args:
+            start: [B, H, W, C] within the threat model around `images`.
+            images: the clean images, float32 [B, H, W, C] in [-1, 1].
+            objective: maps images to the loss of each, [B], which the attack maximises. It must evaluate its network in
+                inference mode.
+        """
+        threat_model = self.threat_model
 
         def step(index, adversarial):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -115,11 +138,6 @@ class Attacker:
             direction = threat_model.ascent_direction(tape.gradient(total, adversarial))
             return index + 1, threat_model.project(adversarial + self.step_size * direction, images)
 
-        start = images
-        if self.random_start:
-            if seed is None:
-                raise ValueError("An attack with a random start needs a seed (int32 [2]).")
-            start = threat_model.project(images + threat_model.random_perturbation(tf.shape(images), seed), images)
         _, adversarial = tf.while_loop(
             lambda index, _: index < self.steps,
             step,

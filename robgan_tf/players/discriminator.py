@@ -39,6 +39,8 @@ class Discriminator(keras.Model):
         multipliers: width of each block as a multiple of `base_width`.
         downsample: for each block, whether it halves the sides of the image.
         spectral_norm: whether every layer is spectrally normalised (the authors' released code has none).
+        recompute: whether gradients compute each block once more instead of keeping its inner results in memory: less
+            memory, more time, the same gradients.
         name: name of the model.
 
     Raises:
@@ -53,6 +55,7 @@ class Discriminator(keras.Model):
         multipliers: Sequence[int] = gin.REQUIRED,
         downsample: Sequence[bool] = gin.REQUIRED,
         spectral_norm: bool = True,
+        recompute: bool = False,
         name: str = "discriminator",
     ):
         super().__init__(name=name)
@@ -71,7 +74,7 @@ class Discriminator(keras.Model):
         conv2d = SpectralNormConv2D if spectral_norm else keras.layers.Conv2D
         dense = SpectralNormDense if spectral_norm else keras.layers.Dense
         self.blocks = [
-            DiscriminatorBlock(base_width * multiplier, down, conv2d, first=index == 0, name=f"block_{index}")
+            DiscriminatorBlock(base_width * multiplier, down, conv2d, index == 0, recompute, name=f"block_{index}")
             for index, (multiplier, down) in enumerate(zip(multipliers, downsample))
         ]
         # The heads are float32 under every precision: they are small, and losses and attacks are built on them.

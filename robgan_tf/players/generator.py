@@ -29,6 +29,8 @@ class Generator(keras.Model):
         multipliers: widths as multiples of `base_width`: of the 4x4 map, then of each block.
         upsample: for each block, whether it doubles the sides of the image.
         latent_dim: length of the noise vector z ~ N(0, I).
+        recompute: whether gradients compute each block once more instead of keeping its inner results in memory: less
+            memory, more time, the same gradients.
         name: name of the model.
 
     Raises:
@@ -43,6 +45,7 @@ class Generator(keras.Model):
         multipliers: Sequence[int] = gin.REQUIRED,
         upsample: Sequence[bool] = gin.REQUIRED,
         latent_dim: int = 128,
+        recompute: bool = False,
         name: str = "generator",
     ):
         super().__init__(name=name)
@@ -64,7 +67,7 @@ class Generator(keras.Model):
         self.bottom_width = widths[0]
         self.dense = keras.layers.Dense(BOTTOM * BOTTOM * widths[0], kernel_initializer=glorot_uniform(1.0))
         self.blocks = [
-            GeneratorBlock(width, num_classes, upsample=up, name=f"block_{index}")
+            GeneratorBlock(width, num_classes, upsample=up, recompute=recompute, name=f"block_{index}")
             for index, (width, up) in enumerate(zip(widths[1:], upsample))
         ]
         self.norm = BatchNorm()

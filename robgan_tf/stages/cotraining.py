@@ -10,8 +10,9 @@ from tensorflow import keras
 
 from robgan_tf.losses import CoTrainingLosses
 from robgan_tf.players.attacker import Attacker
-from robgan_tf.stages.optimization import make_optimizer, minimize, update_average
-from robgan_tf.stages.randomness import generator_inputs, replica_seed, step_seeds
+from robgan_tf.stages.accumulation import over_parts
+from robgan_tf.stages.optimization import apply_gradients, make_optimizer, scaled, update_average
+from robgan_tf.stages.randomness import generator_inputs, step_seeds
 from robgan_tf.stages.stage import Stage
 
 
@@ -25,8 +26,7 @@ class CoTraining(Stage):
     Args:
         generator: the generator, built.
         average_generator: another generator of the same shape. It gets the moving average of the generator's weights,
-        and
-            is the one to sample from.
+            and is the one to sample from.
         discriminator: the discriminator, built.
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
@@ -39,6 +39,7 @@ class CoTraining(Stage):
         generator_schedule: learning-rate schedule of the generator, e.g. `@cotraining/linear`.
         discriminator_schedule: learning-rate schedule of the discriminator.
         average_decay: decay of the moving average of the generator's weights for each generator update.
+        accumulation: number of parts that a replica's share of a micro-batch is computed in, see `Stage`.
     """
 
     name_of_stage = "cotraining"
@@ -59,14 +60,14 @@ class CoTraining(Stage):
         generator_schedule: Callable = gin.REQUIRED,
         discriminator_schedule: Callable = gin.REQUIRED,
         average_decay: float = 0.999,
+        accumulation: int = 1,
     ):
-        super().__init__(num_examples, epochs, batch_size, discriminator_steps)
+        super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker)
         if not 0 <= average_decay < 1:
             raise ValueError(f"CoTraining.average_decay must be in [0, 1), got {average_decay}.")
         self.generator = generator
         self.average_generator = average_generator
         self.discriminator = discriminator
-        self.attacker = attacker
         self.objectives = losses
         self.seed = seed
         self.average_decay = average_decay
@@ -117,41 +118,60 @@ class CoTraining(Stage):
 
     def update_generator(self, seed) -> dict:
         """Updates the generator against the discriminator as it is (eq. 9: maximise L_C2 - L_S)."""
+        optimizer, variables = self.generator_optimizer, self.generator.trainable_variables
+
+        def judge(images, labels):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                fake = self.discriminator(images, training=False)
+                loss = self.average(self.objectives.generator(fake, labels))
+                target = scaled(optimizer, loss)
+            metrics = {"generator_loss": loss, "generator_class_accuracy": self.accuracy(fake.classes, labels)}
+            return tape.gradient(target, images), metrics
+
+        # In two legs, back to the images and on from there: the discriminator, which needs the most memory, can work in
+        # parts, and the generator sees the whole batch, which its batch norm needs.
         noise, labels = self.generator_inputs(seed)
         with tf.GradientTape() as tape:
             images = self.generator((noise, labels), training=True)
-            fake = self.discriminator(images, training=False)
-            loss = self.average(self.objectives.generator(fake, labels))
-        minimize(self.generator_optimizer, tape, loss, self.generator.trainable_variables)
-        return {"generator_loss": loss, "generator_class_accuracy": self.accuracy(fake.classes, labels)}
+        image_gradients, metrics = over_parts(judge, (images, labels), self.accumulation)
+        apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
+        return metrics
 
     def attack(self, images, labels, seed) -> tf.Tensor:
         """Returns adversarial real images; with no attacker the images themselves."""
-        if self.attacker is None:
-            return images
 
-        def objective(images):
+        def objective(images, labels):
             return self.objectives.attack(self.discriminator(images, training=False), labels)
 
-        return self.attacker(images, objective, replica_seed(seed))
+        return self.attacked(images, labels, objective, seed)
 
     def update_discriminator(self, images, labels, seed) -> dict:
         """Updates the discriminator on (adversarial) real `images` and as many generated ones (eq. 8 or 9)."""
+        optimizer, variables = self.discriminator_optimizer, self.discriminator.trainable_variables
+
+        def differentiate(images, fake_images, labels, fake_labels):
+            with tf.GradientTape() as tape:
+                # One pass for both: no layer of the discriminator couples the images of a batch.
+                verdict = self.discriminator(tf.concat([images, fake_images], axis=0), training=True)
+                real, fake = (type(verdict)(*half) for half in zip(*(tf.split(logits, 2) for logits in verdict)))
+                loss = self.average(self.objectives.discriminator(real, fake, labels, fake_labels))
+                target = scaled(optimizer, loss)
+            metrics = {
+                "discriminator_loss": loss,
+                "real_accuracy": self.average(tf.cast(real.source > 0, tf.float32)),
+                "fake_accuracy": self.average(tf.cast(fake.source < 0, tf.float32)),
+                "class_accuracy": self.accuracy(real.classes, labels),
+            }
+            return (), (tape.gradient(target, variables), metrics)
+
         noise, fake_labels = self.generator_inputs(seed)
         fake_images = self.generator((noise, fake_labels), training=True)
         self.discriminator.power_iteration()
-        with tf.GradientTape() as tape:
-            # One pass for both: no layer of the discriminator couples the images of a batch.
-            verdict = self.discriminator(tf.concat([images, fake_images], axis=0), training=True)
-            real, fake = (type(verdict)(*half) for half in zip(*(tf.split(logits, 2) for logits in verdict)))
-            loss = self.average(self.objectives.discriminator(real, fake, labels, fake_labels))
-        minimize(self.discriminator_optimizer, tape, loss, self.discriminator.trainable_variables)
-        return {
-            "discriminator_loss": loss,
-            "real_accuracy": self.average(tf.cast(real.source > 0, tf.float32)),
-            "fake_accuracy": self.average(tf.cast(fake.source < 0, tf.float32)),
-            "class_accuracy": self.accuracy(real.classes, labels),
-        }
+        batch = (images, fake_images, labels, fake_labels)
+        _, (gradients, metrics) = over_parts(differentiate, batch, self.accumulation)
+        apply_gradients(optimizer, gradients, variables)
+        return metrics
 
     def generator_inputs(self, seed):
         """Noise and labels for this replica's part of a micro-batch."""

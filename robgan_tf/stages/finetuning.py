@@ -8,12 +8,16 @@ import gin
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.losses import class_loss, fine_tuning_loss
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.classifiers import Classifier
-from robgan_tf.stages.optimization import make_optimizer, minimize, update_average
-from robgan_tf.stages.randomness import generator_inputs, replica_seed, step_seeds
+from robgan_tf.stages.accumulation import over_parts
+from robgan_tf.stages.optimization import apply_gradients, make_optimizer, scaled, update_average
+from robgan_tf.stages.randomness import generator_inputs, step_seeds
 from robgan_tf.stages.stage import Stage
+
+_BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 
 @gin.configurable
@@ -37,6 +41,7 @@ class FineTuning(Stage):
         average_decay: decay of the moving average of the classifier's weights; 0 for none.
         batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
             the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
+        accumulation: number of parts that a replica's share of a batch is computed in, see `Stage`.
     """
 
     name_of_stage = "finetuning"
@@ -56,8 +61,9 @@ class FineTuning(Stage):
         schedule: Callable = gin.REQUIRED,
         average_decay: float = 0.0,
         batch_norm_training: bool = True,
+        accumulation: int = 1,
     ):
-        super().__init__(num_examples, epochs, batch_size, micro_batches=1)
+        super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker)
         if fake_weight < 0 or (fake_weight > 0) != (generator is not None):
             raise ValueError(
                 f"FineTuning.fake_weight (lambda) is {fake_weight} and there is {'no' if generator is None else 'a'} "
@@ -66,10 +72,14 @@ class FineTuning(Stage):
             )
         if not 0 <= average_decay < 1:
             raise ValueError(f"FineTuning.average_decay must be in [0, 1), got {average_decay}.")
+        if accumulation > 1 and any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules):
+            raise ValueError(
+                f"FineTuning.accumulation = {accumulation} would give the classifier's batch norm the statistics of "
+                f"parts of the batch: set it to 1 and lower FineTuning.batch_size instead."
+            )
         self.classifier = classifier
         self.average_classifier = new_classifier() if average_decay else None
         self.generator = generator
-        self.attacker = attacker
         self.fake_weight = fake_weight
         self.seed = seed
         self.average_decay = average_decay
@@ -107,33 +117,44 @@ class FineTuning(Stage):
             Dictionary of scalar metrics over the global batch.
         """
         images, labels = batch
-        real = self.replica_batch_size
         attack_seed, fake_seed = step_seeds(self.seed, self.step, 2)
         if self.generator is not None:
-            inputs = generator_inputs(fake_seed, real, self.generator.latent_dim, self.generator.num_classes)
+            inputs = generator_inputs(
+                fake_seed, self.replica_batch_size, self.generator.latent_dim, self.generator.num_classes
+            )
             images = tf.concat([images, self.generator(inputs, training=False)], axis=0)
             labels = tf.concat([labels, inputs[1]], axis=0)
         images = self.attack(images, labels, attack_seed)
 
         self.classifier.power_iteration()
+        # Real and generated images side by side, so that each part of the batch has its share of both.
+        kinds = 1 if self.generator is None else 2
+        batch = [*tf.split(images, kinds), *tf.split(labels, kinds)]
+        _, (gradients, metrics) = over_parts(self._differentiate, batch, self.accumulation)
+        apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
+        if self.average_classifier is not None:
+            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
+        self.step.assign_add(1)
+        return self.sum_over_replicas(metrics)
+
+    def _differentiate(self, *batch):
+        """Gradients and metrics of (images, labels), or of (images, fake images, labels, fake labels)."""
+        images, labels = (tf.concat(half, axis=0) for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]))
+        real = batch[0].shape[0]
         with tf.GradientTape() as tape:
             logits = self.classifier(images, training=self.batch_norm_training)
             total = fine_tuning_loss(logits[:real], labels[:real], logits[real:], labels[real:], self.fake_weight)
             loss = total / self.batch_size
-        minimize(self.optimizer, tape, loss, self.classifier.class_variables)
-        if self.average_classifier is not None:
-            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
-        self.step.assign_add(1)
-
+            target = scaled(self.optimizer, loss)
         metrics = {"loss": loss, "class_accuracy": self.accuracy(logits[:real], labels[:real])}
         if self.generator is not None:
             metrics["fake_class_accuracy"] = self.accuracy(logits[real:], labels[real:])
-        return self.sum_over_replicas(metrics)
+        return (), (tape.gradient(target, self.classifier.class_variables), metrics)
 
     def attack(self, images, labels, seed) -> tf.Tensor:
         """Returns adversarial images, made on the cross-entropy alone; with no attacker the images themselves."""
-        if self.attacker is None:
-            return images
-        return self.attacker(
-            images, lambda images: class_loss(self.classifier(images, training=False), labels), replica_seed(seed)
-        )
+
+        def objective(images, labels):
+            return class_loss(self.classifier(images, training=False), labels)
+
+        return self.attacked(images, labels, objective, seed)

@@ -80,14 +80,15 @@ def make_optimizer(optimizer: Callable, schedule, variables):
     return made
 
 
-def minimize(optimizer, tape: tf.GradientTape, loss, variables):
-    """Applies one gradient step on `variables`; `loss` is a scalar that `tape` watched, this replica's share."""
+def scaled(optimizer, loss):
+    """Returns the loss to differentiate: under float16 multiplied, so that small gradients do not vanish."""
+    return optimizer.get_scaled_loss(loss) if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) else loss
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Does an update of `variables` with this replica's share of the gradients of a loss that `scaled` gave."""
     if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
-        with tape:
-            scaled = optimizer.get_scaled_loss(loss)
-        gradients = optimizer.get_unscaled_gradients(tape.gradient(scaled, variables))
-    else:
-        gradients = tape.gradient(loss, variables)
+        gradients = optimizer.get_unscaled_gradients(gradients)
     optimizer.apply_gradients(zip(gradients, variables))
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import tensorflow as tf
 from tensorflow import keras
+
+from robgan_tf.players.attacker import Attacker
+from robgan_tf.stages.accumulation import over_parts
+from robgan_tf.stages.randomness import replica_seed
 
 
 class Stage(keras.Model):
@@ -14,6 +20,9 @@ class Stage(keras.Model):
         epochs: length of the stage in passes over the real images; need not be whole.
         batch_size: global size of a micro-batch, over all replicas.
         micro_batches: micro-batches in a training step.
+        accumulation: number of parts that a replica's share of a micro-batch is computed in, one after the other, where
+            it does not fit in memory. Gradients are added up, and the update is the same but for rounding.
+        attacker: the attacker, or None.
 
     Attributes:
         step: int64 variable, number of training steps done.
@@ -27,7 +36,15 @@ class Stage(keras.Model):
     # Names the stage in commands, checkpoints and metrics.
     name_of_stage: str
 
-    def __init__(self, num_examples: int, epochs: float, batch_size: int, micro_batches: int):
+    def __init__(
+        self,
+        num_examples: int,
+        epochs: float,
+        batch_size: int,
+        micro_batches: int,
+        accumulation: int,
+        attacker: Attacker | None,
+    ):
         super().__init__(name=self.name_of_stage)
         # The metrics that a step returns are those of the global batch on every replica.
         self.distribute_reduction_method = "first"
@@ -43,9 +60,16 @@ class Stage(keras.Model):
                 f"{type(self).__name__}.batch_size is the batch over all replicas and must be a positive multiple of "
                 f"their number, {replicas}; got {batch_size}."
             )
+        if accumulation < 1 or batch_size // replicas % accumulation:
+            raise ValueError(
+                f"{type(self).__name__}.accumulation must divide the batch of a replica, {batch_size // replicas}; got "
+                f"{accumulation}."
+            )
         self.batch_size = batch_size
         self.replica_batch_size = batch_size // replicas
         self.micro_batches = micro_batches
+        self.accumulation = accumulation
+        self.attacker = attacker
         self.images_per_step = batch_size * micro_batches
         self.total_steps = max(round(epochs * num_examples / self.images_per_step), 1)
         self.step = tf.Variable(
@@ -73,6 +97,25 @@ class Stage(keras.Model):
             return tf.unstack(tf.reshape(tensor, shape), axis=1)
 
         return list(zip(cut(images), cut(labels)))
+
+    def attacked(self, images, labels, objective: Callable, seed) -> tf.Tensor:
+        """Returns adversarial images; with no attacker the images themselves.
+
+        Args:
+            images: float32 [b, H, W, C] in [-1, 1], of this replica.
+            labels: their classes, int32 [b].
+            objective: maps images and labels to what the attacker maximises, [b].
+            seed: int32 [2], the same on all replicas, of a random start.
+        """
+        if self.attacker is None:
+            return images
+
+        def attack(start, images, labels):
+            return self.attacker.ascend(start, images, lambda images: objective(images, labels)), ()
+
+        start = self.attacker.start(images, replica_seed(seed))
+        adversarial, _ = over_parts(attack, (start, images, labels), self.accumulation)
+        return adversarial
 
     def average(self, per_image):
         """Returns this replica's share of the mean over the global micro-batch of `per_image` [b].

@@ -53,7 +53,7 @@ def test_a_change_of_rate_leaves_the_moments_alone():
     np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5)
 
 
-def test_minimize_scales_the_loss_under_float16_and_gives_the_unscaled_step():
+def test_an_update_scales_the_loss_under_float16_and_gives_the_unscaled_step():
     keras.mixed_precision.set_global_policy("mixed_float16")
     variable = tf.Variable([3.0])
     schedule = optimization.fixed(updates_per_epoch=1, updates=1, initial=0.5)
@@ -61,7 +61,9 @@ def test_minimize_scales_the_loss_under_float16_and_gives_the_unscaled_step():
     assert isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(variable**2)
-    optimization.minimize(optimizer, tape, loss, [variable])
+        target = optimization.scaled(optimizer, loss)
+    assert float(target) > float(loss)
+    optimization.apply_gradients(optimizer, tape.gradient(target, [variable]), [variable])
     # 3 - 0.5 * 2 * 3; the scale is a power of two, so that nothing is rounded.
     assert variable.numpy().tolist() == [0.0]
 
