@@ -24,6 +24,7 @@ from robgan_tf.stages.stage import Stage
 # Parts that only configurations name have to be imported all the same, so that gin knows them.
 for part in (
     "data.image_folder",
+    "data.records",
     "data.tfds_images",
     "players.attacker",
     "players.discriminator",

@@ -47,13 +47,14 @@ def schedule(updates_per_epoch, updates):
     return fixed(updates_per_epoch, updates, initial=0.05)
 
 
-def attacker(random_start=True):
-    return Attacker(LInf(0.1), steps=2, relative_step_size=0.75, random_start=random_start)
+RANDOM_START, SAME_START = (
+    Attacker(LInf(0.1), steps=2, relative_step_size=0.75, random_start=random_start) for random_start in (True, False)
+)
 
 
 @pytest.fixture
 def cotraining(make_generator, make_discriminator):
-    def make(recompute=False, losses=None, attacker=attacker(), **options):
+    def make(recompute=False, losses=None, attacker=RANDOM_START, **options):
         keras.utils.set_random_seed(1)
         return CoTraining(
             make_generator(recompute=recompute),
@@ -77,7 +78,7 @@ def cotraining(make_generator, make_discriminator):
 
 @pytest.fixture
 def finetuning(make_generator, make_discriminator):
-    def make(recompute=False, with_generator=True, attacker=attacker(), **options):
+    def make(recompute=False, with_generator=True, attacker=RANDOM_START, **options):
         keras.utils.set_random_seed(1)
         return FineTuning(
             ClassBranch(make_discriminator(recompute=recompute)),
@@ -143,9 +144,9 @@ def test_recomputed_blocks_make_the_same_step(request, name):
 @pytest.mark.parametrize("name", ["cotraining", "finetuning"])
 def test_both_on_two_replicas_make_the_step_of_one_without(request, name, two_replicas):
     make = request.getfixturevalue(name)
-    same_start = attacker(random_start=False)  # a random one differs from replica to replica
-    whole = after_a_step(make, attacker=same_start)
-    small = after_a_step(make, strategy=two_replicas, recompute=True, accumulation=2, attacker=same_start)
+    # A random start differs from replica to replica.
+    whole = after_a_step(make, attacker=SAME_START)
+    small = after_a_step(make, strategy=two_replicas, recompute=True, accumulation=2, attacker=SAME_START)
     assert_same_step(small, whole, atol=5e-6)
 
 
