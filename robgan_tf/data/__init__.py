@@ -1,9 +1,11 @@
 """Labelled images and the batches made of them.
 
-datasets        Examples and ImageData, what a source gives
+datasets        ImageData, what a source gives, and its splits: TrainingSplit, and Examples in memory
 tfds_images     sources: any TFDS set by name, and the embedded digits (their builder is in `digits`)
-image_folder    source: a folder of images
+image_folder    source: a folder of images, in memory or decoded in each pass (`image_files`, `pillow_images`)
+records         source: prepared TFRecords and their `manifest`, read as a stream (`record_stream`)
 batches         training batches, a function of (seed, step) alone, and evaluation batches
+order           random numbers and permutations as functions of (seed, step)
 preprocessing   augmentations and pixel scales
 
 Import the modules, not names from here: `tfds_images.digits` (a function) and `digits` (a module) would collide.

@@ -1,24 +1,25 @@
-"""Batches for training and evaluation, made of examples in memory.
+"""Batches for training and evaluation.
 
-A training batch is a function of (seed, step) alone. There is no shuffle buffer and no iterator state, so a run that
-was stopped continues at any step with the very batches it would have had.
+A training batch is a function of (seed, step) alone, whatever holds the images. There is no iterator state, so a run
+that was stopped continues at any step with the very batches it would have had.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from robgan_tf.data import preprocessing
-from robgan_tf.data.datasets import Examples
+from robgan_tf.data import order, preprocessing
+from robgan_tf.data.datasets import Examples, TrainingSplit
 
-# Streams of random numbers drawn from one seed.
-_SHUFFLE, _AUGMENT, _NOISE = 0, 1, 2
+# Most bytes of float32 images that are augmented as one.
+PIECE_BYTES = 1 << 23
 
 
 def training_batches(
-    examples: Examples,
+    split: TrainingSplit,
     batch_size: int,
     *,
     steps: int,
@@ -26,30 +27,36 @@ def training_batches(
     seed: int,
     augment: Sequence[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = (),
     noise: float = 0.0,
+    workers: int = 1,
+    worker: int = 0,
 ) -> tf.data.Dataset:
     """Batches for the steps first_step .. steps - 1, each a function of (seed, step) alone.
 
-    Resuming is asking for a later first_step, and costs nothing. Each pass over the data is a new permutation and
-    visits every example exactly once; a batch may hold the end of one pass and the beginning of the next, so nothing
-    is dropped and every batch is full, even when it is larger than the split.
+    Resuming is asking for a later first_step. Each pass over the data has a new order and visits every example exactly
+    once; a batch may hold the end of one pass and the beginning of the next, so nothing is dropped and every batch is
+    full, even when it is larger than the split.
 
     Args:
-        examples: what to draw from; stays in memory once, however many streams are drawn.
-        batch_size: B, the global batch of all replicas.
+        split: what to draw from.
+        batch_size: B, the global batch of all replicas and workers.
         steps: the step at which to stop, counted from the beginning of the run, not from first_step.
         first_step: the first step to yield.
         seed: of the order, the augmentations and the noise.
-        augment: functions (images [B, H, W, C] on 0..255, seed [2]) -> images of the same shape and scale, applied in
+        augment: functions (images [b, H, W, C] on 0..255, seed [3]) -> images of the same shape and scale, applied in
             this order; see `preprocessing`.
         noise: width of the uniform noise added at the end, on the scale of [-1, 1]; see `preprocessing.dequantise`.
+        workers: how many processes share each batch. Whatever their number, the batches put together are the same.
+        worker: which of them this is, from 0. It gets the `worker`-th part of the rows of every batch, and only these
+            are decoded and augmented.
 
     Returns:
-        A dataset of (images float32 [B, H, W, C] in [-1, 1], labels int32 [B]), with static shapes.
+        A dataset of (images float32 [b, H, W, C] in [-1, 1], labels int32 [b]), with static shapes; b = B / workers.
+        With several workers it is not to be divided again: give it to `distribute_datasets_from_function`.
 
     Raises:
         ValueError: if there are no examples, or a number is out of its range.
     """
-    if not len(examples):
+    if not len(split):
         raise ValueError("training_batches: there are no examples to draw from.")
     if batch_size < 1:
         raise ValueError(f"training_batches: batch_size must be 1 or more, got {batch_size}.")
@@ -57,23 +64,40 @@ def training_batches(
         raise ValueError(f"training_batches: needs 0 <= first_step <= steps, got {first_step} and {steps}.")
     if noise < 0:
         raise ValueError(f"training_batches: noise must be 0 or more, got {noise}.")
-    images, labels = examples.tensors
-    shape = (batch_size, *examples.images.shape[1:])
+    if not 0 <= worker < workers:
+        raise ValueError(f"training_batches: needs 0 <= worker < workers, got {worker} and {workers}.")
+    if batch_size % workers:
+        raise ValueError(f"training_batches: batch_size must be a multiple of the {workers} workers, got {batch_size}.")
+    share = batch_size // workers
+    rows = range(worker * share, (worker + 1) * share)
+    # In pieces: several are augmented at a time, and what lies between two operations stays in the processor's caches.
+    most = max(PIECE_BYTES // (4 * math.prod(split.image_shape)), 1)
+    piece = max(size for size in range(1, min(most, share) + 1) if share % size == 0)
+    pieces = share // piece
 
     @tf.autograph.experimental.do_not_convert
-    def batch(step):
-        chosen = _shuffled_indices(step, batch_size, len(examples), seed)
-        batch_images, batch_labels = tf.gather(images, chosen), tf.gather(labels, chosen)
-        augment_seed = _fold_in(_stream(seed, _AUGMENT), step)
-        for position, function in enumerate(augment):
-            batch_images = function(batch_images, _fold_in(augment_seed, position))
-        batch_images = preprocessing.to_pixel_range(batch_images)
-        batch_images = preprocessing.dequantise(batch_images, _fold_in(_stream(seed, _NOISE), step), noise)
-        return tf.ensure_shape(batch_images, shape), tf.ensure_shape(batch_labels, shape[:1])
+    def prepare(number, images_and_labels):
+        images, labels = images_and_labels
+        step, first_row = number // pieces, rows.start + number % pieces * piece
 
-    dataset = tf.data.Dataset.range(first_step, steps)
-    dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.with_options(_batch_options()).prefetch(tf.data.AUTOTUNE)
+        def seed_of(use):
+            return preprocessing.row_seed(order.fold_in(order.stream(seed, use), step), first_row)
+
+        for position, function in enumerate(augment):
+            images = function(images, seed_of(order.AUGMENT + position))
+        images = preprocessing.dequantise(preprocessing.to_pixel_range(images), seed_of(order.NOISE), noise)
+        return tf.ensure_shape(images, [piece, *split.image_shape]), tf.ensure_shape(labels, [piece])
+
+    raw = split.raw_batches(batch_size, first_step=first_step, steps=steps, seed=seed, rows=rows)
+    numbers = tf.data.Dataset.range(first_step * pieces, steps * pieces)
+    dataset = tf.data.Dataset.zip((numbers, raw if pieces == 1 else raw.rebatch(piece)))
+    dataset = dataset.map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if pieces > 1:
+        dataset = dataset.rebatch(share, drop_remainder=True)
+    # Stops a run whose data became shorter meanwhile; it would go on with other batches than (seed, step) stands for.
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps - first_step))
+    # Two batches ahead, and not as many as tf.data finds memory for: it would be several GiB of large images.
+    return dataset.with_options(_batch_options(workers)).prefetch(2)
 
 
 def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
@@ -114,42 +138,13 @@ def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
     return dataset.with_options(_batch_options()).prefetch(tf.data.AUTOTUNE)
 
 
-def _shuffled_indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tensor:
-    """int64 [batch_size]: which examples make up this step's batch."""
-    first = step * batch_size
-    positions = first + tf.range(batch_size, dtype=tf.int64)
-    first_pass = first // count
-    passes_in_batch = (batch_size - 1) // count + 2  # most passes over the data that one batch can touch
-    # tf.random.experimental.index_shuffle would be the place to go, but in TensorFlow 2.15 it pads the wrong axis of a
-    # batch of seeds, and its 4 rounds on raw seeds hardly shuffle: seeds (0, 0) and (0, 1) gave permutations of 50,000
-    # that correlate by 0.72, and left 1,287 sorted by class nearly sorted. With hashed keys and 16 rounds neither
-    # correlation nor class mix can be told from a random permutation's.
-    keys = tf.stack(
-        [
-            tf.random.stateless_uniform([3], _fold_in(_stream(seed, _SHUFFLE), first_pass + i), None, None, tf.int32)
-            for i in range(passes_in_batch)
-        ]
-    )
-    return tf.raw_ops.RandomIndexShuffle(
-        index=positions % count,
-        seed=tf.gather(keys, positions // count - first_pass),
-        max_index=tf.constant(count - 1, tf.int64),
-        rounds=16,
-    )
-
-
-def _stream(seed: int, stream: int) -> tf.Tensor:
-    return tf.constant([seed, stream], tf.int64)
-
-
-def _fold_in(seed: tf.Tensor, number) -> tf.Tensor:
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(number, tf.int64))
-
-
-def _batch_options() -> tf.data.Options:
+def _batch_options(workers: int = 1) -> tf.data.Options:
     options = tf.data.Options()
+    # What is ready first waits for its turn, or a batch would not be a function of (seed, step).
     options.deterministic = True
-    # Several workers: each makes all batches and keeps its share of every one, so a run on two workers sees the data of
-    # a run on one. OFF would give each worker the same images; FILE has no files to divide.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    # Several workers that were not told of one another: each makes all batches and keeps its share of every one, so a
+    # run on two workers sees the data of a run on one. OFF would give each worker the same images; FILE would give it
+    # the same part of the images in every pass. Where a worker makes its share alone, there is nothing left to divide.
+    policies = tf.data.experimental.AutoShardPolicy
+    options.experimental_distribute.auto_shard_policy = policies.DATA if workers == 1 else policies.OFF
     return options

@@ -1,10 +1,12 @@
-"""Labelled images in memory, and what every source of them needs: the validation cut, checks, progress.
+"""Labelled images, and what every source of them needs: the validation cut, checks, progress.
 
-A split is held as uint8 arrays. The sources are in `tfds_images` and `image_folder`, the batches in `batches`.
+Validation and test are held as uint8 arrays, and so is the training split unless it is too large. The sources are in
+`tfds_images`, `image_folder` and `records`, the batches in `batches`.
 """
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import time
@@ -14,13 +16,61 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from robgan_tf.data import order
+
 # Images that are read or moved at once.
 READ_BATCH = 256
 
 
+class TrainingSplit(abc.ABC):
+    """What is trained on: labelled images, in memory or not, that batches are drawn from."""
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """Number of images."""
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+
+    @abc.abstractmethod
+    def take(self, count: int, seed: int = 0) -> Examples:
+        """A reproducible subset with the classes in the proportions of the whole, in mixed order.
+
+        Args:
+            count: how many examples; all of them, in stored order, if there are no more than that.
+            seed: equal seeds give equal subsets, and a smaller subset is the beginning of a larger one.
+
+        Returns:
+            Examples with min(count, N) images.
+
+        Raises:
+            ValueError: if count is negative.
+        """
+
+    @abc.abstractmethod
+    def raw_batches(self, batch_size: int, *, first_step: int, steps: int, seed: int, rows: range) -> tf.data.Dataset:
+        """The stored images for the steps first_step .. steps - 1, each batch a function of (seed, step) alone.
+
+        Step s takes the images s * batch_size .. (s + 1) * batch_size - 1 of an endless stream, in which every pass
+        over the split has another order and holds every image exactly once.
+
+        Args:
+            batch_size: B, the global batch.
+            first_step: the first step to yield.
+            steps: the step at which to stop.
+            seed: of the order.
+            rows: which rows of each batch to yield, within range(B), in steps of 1.
+
+        Returns:
+            A dataset of (images uint8 [len(rows), H, W, C], labels int32 [len(rows)]), of steps - first_step elements.
+        """
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Examples:
-    """Labelled images of one split.
+class Examples(TrainingSplit):
+    """Labelled images of one split, in memory.
 
     Attributes:
         images: uint8 [N, H, W, C], 0..255.
@@ -45,25 +95,27 @@ class Examples:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return tuple(self.images.shape[1:])
+
     def take(self, count: int, seed: int = 0) -> Examples:
-        """A reproducible subset with the classes in the proportions of the whole, in mixed order.
-
-        Args:
-            count: how many examples; all of them, in stored order, if there are no more than that.
-            seed: equal seeds give equal subsets, and a smaller subset is the beginning of a larger one.
-
-        Returns:
-            Examples with min(count, N) images.
-
-        Raises:
-            ValueError: if count is negative.
-        """
-        if count < 0:
-            raise ValueError(f"Examples.take: count must be 0 or more, got {count}.")
+        check_count("Examples", count)
         if count >= len(self):
             return self
-        chosen = _stratified_order(self.labels, seed)[:count]
-        return self.select(chosen)
+        return self.select(stratified_order(self.labels, seed)[:count])
+
+    def raw_batches(self, batch_size: int, *, first_step: int, steps: int, seed: int, rows: range) -> tf.data.Dataset:
+        images, labels = self.tensors
+
+        @tf.autograph.experimental.do_not_convert
+        def batch(step):
+            chosen = order.shuffled_indices(step, batch_size, rows, len(self), seed)
+            return tf.gather(images, chosen), tf.gather(labels, chosen)
+
+        dataset = tf.data.Dataset.range(first_step, steps)
+        return dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
     def select(self, chosen: np.ndarray) -> Examples:
         """The examples that `chosen`, a bool for each or an array of indices, names."""
@@ -78,7 +130,7 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData:
-    """An image classification data set in memory.
+    """An image classification data set.
 
     Attributes:
         name: what messages and reports call it.
@@ -90,7 +142,7 @@ class ImageData:
 
     name: str
     class_names: tuple[str, ...]
-    train: Examples
+    train: TrainingSplit
     validation: Examples
     test: Examples
 
@@ -101,7 +153,7 @@ class ImageData:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return tuple(self.train.images.shape[1:])
+        return self.train.image_shape
 
 
 def image_data(
@@ -123,14 +175,8 @@ def image_data(
     Raises:
         ValueError: if validation_examples is negative, or leaves nothing to train on.
     """
-    if not 0 <= validation_examples < len(train):
-        raise ValueError(
-            f"{name}: validation_examples must be 0 or more and leave something of the {len(train)} training images, "
-            f"got {validation_examples}."
-        )
-    order = _stratified_order(train.labels, seed)
-    validation = Examples(train.images[order[:validation_examples]], train.labels[order[:validation_examples]])
-    kept = np.sort(order[validation_examples:])
+    chosen, kept = validation_cut(name, train.labels, validation_examples, seed)
+    validation = train.select(chosen)
     # In place, a piece at a time: train.images[kept] would hold the split in memory twice. A row only ever moves
     # forward (kept[i] >= i), so nothing is overwritten before it was read.
     for start in range(0, len(kept), READ_BATCH):
@@ -141,7 +187,31 @@ def image_data(
     return ImageData(name, tuple(class_names), train, validation, test)
 
 
-def _stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+def validation_cut(name: str, labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Chooses `count` of the training images for validation, stratified by class.
+
+    Args:
+        name: of the data set, for messages.
+        labels: int32 [N], of the training images.
+        count: how many to choose.
+        seed: of the choice.
+
+    Returns:
+        Indices of the chosen images, in mixed order, and of the others, in rising order.
+
+    Raises:
+        ValueError: if count is negative, or leaves nothing to train on.
+    """
+    if not 0 <= count < len(labels):
+        raise ValueError(
+            f"{name}: validation_examples must be 0 or more and leave something of the {len(labels)} training images, "
+            f"got {count}."
+        )
+    mixed = stratified_order(labels, seed)
+    return mixed[:count], np.sort(mixed[count:])
+
+
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     """A random order of all examples in which every beginning has the classes in the proportions of the whole."""
     random = np.random.default_rng(seed)
     shuffled = random.permutation(len(labels))
@@ -159,13 +229,24 @@ def check_image_size(source: str, image_size: int) -> None:
         raise ValueError(f"{source}: image_size must be 1 pixel or more, got {image_size}.")
 
 
-def check_memory(source: str, name: str, count: int, bytes_per_image: int, limit_gib: float) -> None:
-    """Raises ValueError, in the name of the configurable `source`, if `count` images need more than limit_gib GiB."""
+def check_count(source: str, count: int) -> None:
+    """Raises ValueError, in the name of the class `source`, if `count` is no number of images to take."""
+    if count < 0:
+        raise ValueError(f"{source}.take: count must be 0 or more, got {count}.")
+
+
+def check_memory(
+    source: str, name: str, count: int, bytes_per_image: int, limit_gib: float, advice: str = "use fewer images"
+) -> None:
+    """Raises ValueError, in the name of the configurable `source`, if `count` images need more than limit_gib GiB.
+
+    `advice` says what to do besides raising the limit.
+    """
     needed = count * bytes_per_image / 2**30
     if needed > limit_gib:
         raise ValueError(
             f"{source}: the {count} images of {name} need {needed:.3g} GiB of memory, over {source}.memory_limit_gib = "
-            f"{limit_gib:.3g}; use a smaller image_size, fewer images, or raise the limit."
+            f"{limit_gib:.3g}; {advice}, use a smaller image_size, or raise the limit."
         )
 
 

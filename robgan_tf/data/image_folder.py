@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import itertools
-import os
 import pathlib
 from collections.abc import Sequence
 
 import gin
 import numpy as np
-import PIL.Image
-import PIL.ImageOps
 from absl import logging
 
 from robgan_tf.data.datasets import (
@@ -19,13 +14,12 @@ from robgan_tf.data.datasets import (
     ImageData,
     check_image_size,
     check_memory,
-    first_line,
     image_data,
     some,
-    with_progress,
+    validation_cut,
 )
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+from robgan_tf.data.image_files import ImageFiles, in_parallel
+from robgan_tf.data.pillow_images import SUFFIXES
 
 
 @gin.configurable
@@ -33,6 +27,7 @@ def image_folder(
     data_dir: str = gin.REQUIRED,
     image_size: int = gin.REQUIRED,
     channels: int = 3,
+    in_memory: bool = True,
     validation_examples: int = 500,
     max_corrupt_share: float = 0.01,
     memory_limit_gib: float = 8.0,
@@ -41,15 +36,19 @@ def image_folder(
     """A folder laid out like ImageNet: train/<class>/* and val/<class>/* (or test/ where there is no val/).
 
     Files are decoded by Pillow: first frame, EXIF orientation applied, transparency ignored (as TensorFlow's decoder
-    does), centre square, resized with antialiasing. Files of other types and hidden ones are passed over.
+    does), centre square, resized with antialiasing. Files of other types and hidden ones are passed over. All files are
+    decoded once before training, so that broken ones are found then.
 
     Args:
         data_dir: the folder that holds train/ and val/.
         image_size: side of the images in pixels.
         channels: 3 for RGB, 1 for grey; files of any other mode are converted.
+        in_memory: whether to hold the training images in memory; otherwise each is decoded anew whenever it is drawn,
+            and the batches are the same. Where decoding can't keep up with the training, prepare records instead, with
+            tools/prepare_imagenet.py.
         validation_examples: how many images of train/ become the validation split; val/ is what ImageData calls test.
-        max_corrupt_share: files that can't be decoded are named in a warning and left out; a split with a larger share
-            of them is refused.
+        max_corrupt_share: files that can't be decoded, or have a side under 8 pixels, are named in a warning and left
+            out; a split with a larger share of them is refused.
         memory_limit_gib: refuses to hold more than this.
         seed: of the choice of validation images.
 
@@ -75,11 +74,18 @@ def image_folder(
             f"only in train: {some(set(train_files) - set(test_files))}; "
             f"only in {held_out.name}: {some(set(test_files) - set(train_files))}; make the folder names equal."
         )
-    count = sum(map(len, itertools.chain(train_files.values(), test_files.values())))
-    check_memory("image_folder", str(root), count, image_size * image_size * channels, memory_limit_gib)
-    train = _read_folder(root / "train", class_names, train_files, image_size, channels, max_corrupt_share)
-    test = _read_folder(held_out, class_names, test_files, image_size, channels, max_corrupt_share)
-    return image_data(root.name, class_names, train, test, validation_examples, seed)
+    count = sum(map(len, test_files.values()))
+    count += sum(map(len, train_files.values())) if in_memory else validation_examples
+    in_pieces = "set image_folder.in_memory = False, prepare records with tools/prepare_imagenet.py"
+    advice = in_pieces if in_memory else "use fewer images"
+    check_memory("image_folder", str(root), count, image_size**2 * channels, memory_limit_gib, advice)
+    settings = image_size, channels, max_corrupt_share
+    train = _readable(root / "train", class_names, train_files, *settings, in_memory)
+    test = _readable(held_out, class_names, test_files, *settings, in_memory=True)
+    if in_memory:
+        return image_data(root.name, class_names, train, test, validation_examples, seed)
+    chosen, kept = validation_cut(root.name, train.labels, validation_examples, seed)
+    return ImageData(root.name, tuple(class_names), train.select(kept), train.select(chosen).read(), test)
 
 
 def _class_files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
@@ -96,72 +102,59 @@ def _class_files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     if empty:
         raise ValueError(
             f"image_folder: no images in {some(empty)} of {folder}; expected files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}; add some or remove the folder."
+            f"{', '.join(SUFFIXES)}; add some or remove the folder."
         )
     return files
 
 
 def _is_image(path: pathlib.Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def _read_folder(
+def _readable(
     folder: pathlib.Path,
     class_names: Sequence[str],
     files: dict[str, list[pathlib.Path]],
     image_size: int,
     channels: int,
     max_corrupt_share: float,
-) -> Examples:
+    in_memory: bool,
+) -> Examples | ImageFiles:
+    """Decodes all files of a split once; returns the images, or the files where they are not to stay in memory."""
     paths = [path for name in class_names for path in files[name]]
     labels = np.repeat(np.arange(len(class_names), dtype=np.int32), [len(files[name]) for name in class_names])
-    images = np.empty([len(paths), image_size, image_size, channels], np.uint8)
+    split = ImageFiles(paths, labels, image_size, channels)
+    images = np.empty([len(paths), *split.image_shape], np.uint8) if in_memory else None
 
     def read(index: int) -> str | None:
         try:
-            images[index] = _decoded(paths[index], image_size, channels)
-            return None
-        # What Pillow raises on broken files, by format: SyntaxError on PNG chunks, ValueError and EOFError on GIF.
-        except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as error:
-            return f"{paths[index]} ({first_line(error)})"
+            image = split.decode(index)
+        except ValueError as error:
+            return str(error)
+        if in_memory:
+            images[index] = image
+        return None
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside of the GIL
-        results = list(with_progress(pool.map(read, range(len(paths))), str(folder), len(paths)))
-    readable = np.array([message is None for message in results])
+    results = list(in_parallel(read, range(len(paths)), str(folder)))
     corrupt = [message for message in results if message is not None]
     if len(corrupt) > max_corrupt_share * len(paths):
         raise ValueError(
             f"image_folder: {len(corrupt)} of {len(paths)} images in {folder} can't be decoded, over max_corrupt_share "
             f"= {max_corrupt_share}: {some(corrupt)}; replace or remove them, or raise the share."
         )
-    if corrupt:
-        logging.warning(
-            "image_folder: left out %d of %d images in %s that can't be decoded: %s",
-            len(corrupt),
-            len(paths),
-            folder,
-            "; ".join(corrupt),
+    if not corrupt:
+        return Examples(images, labels) if in_memory else split
+    logging.warning(
+        "image_folder: left out %d of %d images in %s that can't be decoded: %s",
+        len(corrupt),
+        len(paths),
+        folder,
+        "; ".join(corrupt),
+    )
+    readable = np.flatnonzero([message is None for message in results])
+    missing = set(range(len(class_names))) - set(labels[readable].tolist())
+    if missing:
+        raise ValueError(
+            f"image_folder: every image of {some(class_names[i] for i in missing)} in {folder} is corrupt."
         )
-        missing = set(range(len(class_names))) - set(labels[readable].tolist())
-        if missing:
-            raise ValueError(
-                f"image_folder: every image of {some(class_names[i] for i in missing)} in {folder} is corrupt."
-            )
-        images, labels = images[readable], labels[readable]
-    return Examples(images, labels)
-
-
-def _decoded(path: pathlib.Path, image_size: int, channels: int) -> np.ndarray:
-    """uint8 [image_size, image_size, channels] of one file."""
-    with PIL.Image.open(path) as file:
-        image = PIL.ImageOps.exif_transpose(file)
-        if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip at 255 instead of scaling
-            image = PIL.Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-        if image.mode == "P" and "transparency" in image.info:
-            image = image.convert("RGBA")  # the way Pillow asks for, in a warning otherwise
-        image = image.convert("RGB" if channels == 3 else "L")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side))
-    image = image.resize((image_size, image_size), PIL.Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(image_size, image_size, channels)
+    return (Examples(images, labels) if in_memory else split).select(readable)

@@ -24,6 +24,9 @@ from robgan_tf.data.datasets import (
 )
 from robgan_tf.data.digits import is_prepared, prepared_digits
 
+# What to do about a set that is too large for memory.
+_RECORDS = "prepare records with tools/prepare_imagenet.py --tfds"
+
 
 @gin.configurable
 def digits(
@@ -114,7 +117,7 @@ def tfds_images(
     bytes_per_image = int(np.prod(shape)) * image_feature.shape[2]
     sizes = [_split_size(builder, split) for split in (train_split, test_split)]
     if class_range is None and not min_side:  # otherwise known only after reading
-        check_memory("tfds_images", name, sum(sizes), bytes_per_image, memory_limit_gib)
+        check_memory("tfds_images", name, sum(sizes), bytes_per_image, memory_limit_gib, _RECORDS)
 
     splits = []
     room = int(memory_limit_gib * 2**30)
@@ -234,7 +237,7 @@ def _read_tfds_split(
         if most_images is not None and count > most_images:
             raise ValueError(
                 f"tfds_images: split {split!r} of {builder.name!r} does not fit in tfds_images.memory_limit_gib; "
-                "use a smaller image_size, fewer classes, or raise the limit."
+                f"{_RECORDS}, use a smaller image_size, fewer classes, or raise the limit."
             )
         pieces.append(batch_images)
         labels.append(batch_labels)

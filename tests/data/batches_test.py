@@ -1,12 +1,18 @@
+import io
+
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import evaluation_batches, training_batches
 from robgan_tf.data.datasets import Examples
+from robgan_tf.data.image_files import ImageFiles
+from robgan_tf.data.records import tfrecord_images
 
-AUGMENT = (preprocessing.pad_and_crop, preprocessing.random_flip)
+AUGMENT = (preprocessing.pad_and_crop, preprocessing.random_flip, preprocessing.random_resized_crop)
+KINDS = ("examples", "records", "files")
 
 
 def numbered_examples(count, size=4):
@@ -16,14 +22,40 @@ def numbered_examples(count, size=4):
     return Examples(images, labels)
 
 
+@pytest.fixture
+def make_split(tmp_path, write_records):
+    """Makes a training split of a kind: images of noise whose label is their number, sorted."""
+
+    def make(kind, count, size=9, **settings):  # 9 x 9 x 3 values: no whole number of the random generator's counts
+        images = np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype(np.uint8)
+        if kind == "examples":
+            return Examples(images, np.arange(count, dtype=np.int32))
+        if kind == "files":
+            paths = [tmp_path / f"{number}.png" for number in range(count)]
+            for path, image in zip(paths, images):
+                PIL.Image.fromarray(image).save(path)
+            return ImageFiles(paths, np.arange(count, dtype=np.int32), size)
+        encoded = []
+        for image in images:
+            output = io.BytesIO()
+            PIL.Image.fromarray(image).save(output, "JPEG")
+            encoded.append(output.getvalue())
+        pairs = list(zip(encoded, range(count)))
+        folder = write_records(size, count, shards=min(count, 3), train=pairs, test=pairs)
+        return tfrecord_images(str(folder), **{"shuffle_buffer": 4, **settings}).train
+
+    return make
+
+
 def collect(dataset):
     return [tuple(part.numpy() for part in batch) for batch in dataset]
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count, batch_size", [(20, 5), (23, 5), (7, 20), (1, 3), (2, 3)])
-def test_every_pass_visits_every_example_once_across_batch_borders(count, batch_size):
+def test_every_pass_visits_every_example_once_across_batch_borders(make_split, kind, count, batch_size):
     steps = -(-4 * count // batch_size)
-    batches = training_batches(numbered_examples(count), batch_size, steps=steps, seed=5)
+    batches = training_batches(make_split(kind, count), batch_size, steps=steps, seed=5)
     labels = np.concatenate([labels for _, labels in collect(batches)])
     assert len(labels) == steps * batch_size
     passes = labels[: 4 * count].reshape(4, count)
@@ -47,14 +79,49 @@ def test_images_and_labels_stay_together_and_on_the_networks_scale():
         np.testing.assert_array_equal(images[:, 0, 0, 0], labels.astype(np.float32) / 127.5 - 1)
 
 
-def test_resuming_at_a_step_gives_bit_identical_batches():
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_at_a_step_gives_bit_identical_batches_within_and_across_passes(make_split, kind):
+    split = make_split(kind, 30)
     arguments = dict(steps=12, seed=7, augment=AUGMENT, noise=1 / 128)
-    whole = collect(training_batches(numbered_examples(30), 8, **arguments))
-    rest = collect(training_batches(numbered_examples(30), 8, first_step=5, **arguments))
-    assert (len(whole), len(rest)) == (12, 7)
-    for (images, labels), (resumed_images, resumed_labels) in zip(whole[5:], rest):
-        np.testing.assert_array_equal(images, resumed_images)
-        np.testing.assert_array_equal(labels, resumed_labels)
+    whole = collect(training_batches(split, 8, **arguments))
+    assert len(whole) == 12
+    for first_step in (3, 5, 11, 12):  # 30 images: step 3 ends in the second pass, step 11 begins in the third
+        tf.random.set_seed(first_step)  # the process's seed has no say
+        rest = collect(training_batches(split, 8, first_step=first_step, **arguments))
+        assert len(rest) == 12 - first_step
+        for (images, labels), (resumed_images, resumed_labels) in zip(whole[first_step:], rest):
+            np.testing.assert_array_equal(images, resumed_images)
+            np.testing.assert_array_equal(labels, resumed_labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shares_of_all_workers_put_together_are_the_batches_of_one(make_split, kind):
+    split, workers = make_split(kind, 11), 3
+    arguments = dict(steps=4, first_step=1, seed=7, augment=AUGMENT, noise=1 / 128)
+    whole = collect(training_batches(split, 6, **arguments))
+    shares = [
+        collect(training_batches(split, 6, workers=workers, worker=worker, **arguments)) for worker in range(workers)
+    ]
+    for step, (images, labels) in enumerate(whole):
+        np.testing.assert_array_equal(images, np.concatenate([share[step][0] for share in shares]))
+        np.testing.assert_array_equal(labels, np.concatenate([share[step][1] for share in shares]))
+
+
+def test_files_and_the_same_images_in_memory_give_the_same_batches(make_split):
+    arguments = dict(steps=6, seed=7, augment=AUGMENT, noise=1 / 128)
+    in_memory = collect(training_batches(make_split("examples", 11), 4, **arguments))
+    on_disk = collect(training_batches(make_split("files", 11), 4, **arguments))
+    for (images, labels), (read_images, read_labels) in zip(in_memory, on_disk):
+        np.testing.assert_array_equal(images, read_images)
+        np.testing.assert_array_equal(labels, read_labels)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_replicas_share_the_batches_of_one(make_split, two_replicas, kind):
+    batches = training_batches(make_split(kind, 11), 4, steps=3, seed=0, augment=AUGMENT, noise=1 / 128)
+    for (images, labels), shared in zip(collect(batches), two_replicas.experimental_distribute_dataset(batches)):
+        for whole, parts in zip((images, labels), shared):
+            np.testing.assert_array_equal(whole, np.concatenate(two_replicas.experimental_local_results(parts)))
 
 
 def test_another_seed_gives_another_order_and_another_step_another_augmentation():
@@ -79,11 +146,12 @@ def test_noise_moves_pixels_up_by_at_most_its_width_and_not_past_white():
         assert noisy_images.max() == 1.0
 
 
-def test_batches_have_static_shapes_and_a_known_number():
-    examples = numbered_examples(10)
-    training = training_batches(examples, 4, steps=9, first_step=2, seed=0, augment=AUGMENT)
-    assert [spec.shape for spec in training.element_spec] == [[4, 4, 4, 3], [4]]
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_have_static_shapes_and_a_known_number(make_split, kind):
+    training = training_batches(make_split(kind, 10), 4, steps=9, first_step=2, seed=0, augment=AUGMENT)
+    assert [spec.shape for spec in training.element_spec] == [[4, 9, 9, 3], [4]]
     assert training.cardinality() == 7
+    examples = numbered_examples(10)
     assert [spec.shape for spec in evaluation_batches(examples, 4).element_spec] == [[4, 4, 4, 3], [4], [4]]
 
 
@@ -103,6 +171,8 @@ def test_batches_are_divided_among_replicas_and_workers_by_data():
     ):
         policy = dataset.options().experimental_distribute.auto_shard_policy
         assert policy == tf.data.experimental.AutoShardPolicy.DATA
+    share = training_batches(numbered_examples(4), 2, steps=2, seed=0, workers=2)
+    assert share.options().experimental_distribute.auto_shard_policy == tf.data.experimental.AutoShardPolicy.OFF
 
 
 @pytest.mark.parametrize(
@@ -112,6 +182,8 @@ def test_batches_are_divided_among_replicas_and_workers_by_data():
         (lambda e: training_batches(e, 0, steps=1, seed=0), "batch_size must be 1 or more, got 0"),
         (lambda e: training_batches(e, 4, steps=1, first_step=2, seed=0), "first_step <= steps, got 2 and 1"),
         (lambda e: training_batches(e, 4, steps=1, seed=0, noise=-1.0), "noise must be 0 or more"),
+        (lambda e: training_batches(e, 4, steps=1, seed=0, workers=2, worker=2), "worker < workers, got 2 and 2"),
+        (lambda e: training_batches(e, 5, steps=1, seed=0, workers=2), "multiple of the 2 workers, got 5"),
         (lambda e: evaluation_batches(e.take(0), 4), "no examples"),
         (lambda e: evaluation_batches(e, -1), "batch_size must be 1 or more, got -1"),
     ],

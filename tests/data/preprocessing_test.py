@@ -4,12 +4,30 @@ import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 
-SEED = tf.constant([3, 4], tf.int64)
+SEED = tf.constant([3, 4, 0], tf.int64)
 
 
 def random_images(shape=(64, 6, 8, 3), dtype=np.uint8):
     # From 1: black is what padding adds.
     return np.random.default_rng(0).integers(1, 256, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("inner", [(), (3,), (5, 5, 3), (8, 8, 3)])
+def test_a_row_has_the_same_random_numbers_whichever_rows_are_drawn_with_it(inner):
+    whole = preprocessing.uniform(SEED, [12, *inner]).numpy()
+    for first, last in ((0, 4), (3, 12), (11, 12)):
+        part = preprocessing.uniform(preprocessing.row_seed(SEED[:2], first), [last - first, *inner]).numpy()
+        np.testing.assert_array_equal(part, whole[first:last])
+
+
+def test_random_numbers_are_uniform_and_independent():
+    numbers = preprocessing.uniform(SEED, [1000, 100]).numpy()
+    assert numbers.min() >= 0 and numbers.max() < 1
+    counts = np.bincount((numbers.ravel() * 50).astype(int), minlength=50)
+    assert ((counts - 2000) ** 2 / 2000).sum() < 49 + 4 * np.sqrt(2 * 49)  # chi-squared with 49 degrees of freedom
+    other = preprocessing.uniform(SEED + [0, 1, 0], [1000, 100]).numpy()
+    for one, two in ((numbers[1:], numbers[:-1]), (numbers[:, 1:], numbers[:, :-1]), (numbers, other)):
+        assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.02  # standard deviation 1 / 316
 
 
 def test_cropping_without_padding_changes_nothing():
@@ -78,7 +96,7 @@ def test_a_crop_of_the_whole_area_is_the_image():
 def test_augmentations_depend_on_the_seed_alone_and_keep_a_static_shape(augment):
     images = tf.constant(random_images((16, 8, 8, 3)))
     first, again = augment(images, SEED), augment(images, SEED)
-    other = augment(images, SEED + 1)
+    other = augment(images, SEED + [0, 1, 0])
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     traced = tf.function(augment).get_concrete_function(tf.TensorSpec([16, 8, 8, 3], tf.uint8), SEED)
