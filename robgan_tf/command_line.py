@@ -6,6 +6,7 @@ while running, with the last good checkpoint.
 
 from __future__ import annotations
 
+import logging as standard_logging
 import os
 import pathlib
 import re
@@ -30,25 +31,27 @@ def define_config_flags():
     flags.DEFINE_multi_string("gin_param", [], "One binding, e.g. 'configure.seed=1'; repeatable, wins over files.")
 
 
-def fail(message: str) -> NoReturn:
-    """Ends the program with status 2 and one line."""
-    print(f"error: {message}", file=sys.stderr)
+def fail(*messages: str) -> NoReturn:
+    """Ends the program with status 2 and a line for each message."""
+    for message in messages:
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
 def one_line(error: BaseException) -> str:
     """Returns the message of an error on one line, without gin's trail of calls."""
-    text = re.sub(r"\n?\s*In call to configurable '([^']*)' \(.*?\)(?=\n|$)", "", str(error))
+    text = re.sub(r"\n?\s*In call to configurable '([^']*)' \(.*?\)( in scope '[^']*')?(?=\n|$)", "", str(error))
     return re.sub(r"\s+", " ", text).strip() or type(error).__name__
 
 
 def or_fail(function: Callable):
-    """Returns what `function` returns; wrong input ends the program with status 2."""
+    """Returns what `function` returns; wrong input ends the program with status 2, and a line for each problem."""
     try:
         return function()
     except _USER_ERRORS as error:
         logging.debug("%s", traceback.format_exc())
-        fail(one_line(error))
+        # A part that several others refer to fails for each of them: the same words, once.
+        fail(*dict.fromkeys(map(one_line, getattr(error, "problems", [error]))))
 
 
 def build_experiment(files, params):
@@ -66,10 +69,14 @@ def build_experiment(files, params):
             fail(f"--gin_file={file} does not exist; the repository's configurations are in gin/")
         for folder in pathlib.Path(file).resolve().parents:
             gin.add_config_file_search_path(str(folder))
+    # For each folder where an include is not, gin would log an error.
+    standard_logging.disable(standard_logging.ERROR)
     try:
         gin.parse_config_files_and_bindings(list(files), list(params))
     except Exception as error:  # gin raises many kinds, all of them about the user's text
         fail(f"in the configuration: {one_line(error)}")
+    finally:
+        standard_logging.disable(standard_logging.NOTSET)
     return or_fail(Experiment)
 
 

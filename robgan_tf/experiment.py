@@ -10,16 +10,17 @@ import gin
 import tensorflow as tf
 from tensorflow import keras
 
-from robgan_tf.data.batches import training_batches
 from robgan_tf.evaluation.robustness import Withstands
 from robgan_tf.players.classifiers import ClassBranch, Classifier
 from robgan_tf.runtime import devices
-from robgan_tf.runtime.monitoring import MetricsLog, Periodic
+from robgan_tf.runtime.checkpoints import Checkpoints
+from robgan_tf.runtime.loop import Periodic
 from robgan_tf.runtime.run_directory import RunDirectory, write_json
+from robgan_tf.runtime.signals import StopRequests
 from robgan_tf.serving.saved_model import export_classifier
-from robgan_tf.stages.finetuning import FineTuning
 from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
+from robgan_tf.training import StageTraining, Upkeep
 
 # Parts that only configurations name have to be imported all the same, so that gin knows them.
 for part in (
@@ -30,6 +31,7 @@ for part in (
     "players.discriminator",
     "players.generator",
     "stages.cotraining",
+    "stages.finetuning",
 ):
     importlib.import_module(f"robgan_tf.{part}")
 
@@ -37,6 +39,22 @@ for part in (
 STAGES = ("cotrain", "finetune", "evaluate", "export")
 # A seed for each use, so that no two of them draw the same numbers.
 _DATA, _COTRAINING, _FINETUNING, _VALIDATION, _SAMPLES = range(5)
+
+
+# What wrong input raises where a part is made. RuntimeError is gin's for a missing required binding.
+_WRONG_INPUT = (ValueError, TypeError, OSError, RuntimeError)
+
+
+class ConfigurationError(ValueError):
+    """All that is wrong with a configuration, so that it can be mended in one go.
+
+    Attributes:
+        problems: the errors, one for each contradiction that was found.
+    """
+
+    def __init__(self, problems: Sequence[Exception]):
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
 
 
 class NotTrainedError(ValueError):
@@ -62,13 +80,12 @@ class Experiment:
         augment: augmentations of training images, see `data/preprocessing.py`.
         cotraining_noise: width of the uniform noise that is added to training images in co-training, on [-1, 1].
         seed: seed of everything random.
-        log_every: steps between two entries of the metrics.
-        checkpoint_every: steps between two checkpoints.
         validate_every: steps of fine-tuning between two validations.
         sample_every: steps of co-training between two image grids.
+        upkeep: intervals of metrics and checkpoints, and what happens after a broken step.
 
     Raises:
-        ValueError: for parts that contradict each other.
+        ConfigurationError: for parts that can't be made or contradict each other; it names all of them.
     """
 
     def __init__(
@@ -83,60 +100,81 @@ class Experiment:
         augment: Sequence[Callable] = (),
         cotraining_noise: float = 1 / 128,
         seed: int = 0,
-        log_every: int = 50,
-        checkpoint_every: int = 500,
         validate_every: int = 200,
         sample_every: int = 500,
+        upkeep: Callable = Upkeep,
     ):
-        if cotraining is not None and generator is None:
-            raise ValueError(
-                "Experiment.cotraining needs Experiment.generator; without a generator train by fine-tuning alone."
-            )
-        if cotraining is None and finetuning is None:
-            raise ValueError("Nothing to train: set Experiment.cotraining, Experiment.finetuning or both.")
-        if cotraining is None and generator is not None:
-            raise ValueError(
-                "Experiment.generator would stay untrained: set Experiment.cotraining too, or generator to None."
-            )
+        problems = []
+
+        def part(make: Callable, *needs):
+            """Makes a part. None where it can't be made, which is a problem, and where what it needs is missing."""
+            if any(need is None for need in needs):
+                return None
+            try:
+                return make()
+            except _WRONG_INPUT as error:
+                problems.append(error)
+                return None
+
+        def check(contradiction: bool, message: str):
+            if contradiction:
+                problems.append(ValueError(message))
+
+        check(
+            cotraining is not None and generator is None,
+            "Experiment.cotraining needs Experiment.generator; without a generator train by fine-tuning alone.",
+        )
+        check(
+            cotraining is None and finetuning is None,
+            "Nothing to train: set Experiment.cotraining, Experiment.finetuning or both.",
+        )
+        check(
+            cotraining is None and generator is not None,
+            "Experiment.generator would stay untrained: set Experiment.cotraining too, or generator to None.",
+        )
+        if problems:  # there are no stages then, whatever else is wrong with them
+            cotraining = finetuning = None
         self.seed = seed
         self.augment = augment
         self.cotraining_noise = cotraining_noise
-        self.log_every = log_every
-        self.checkpoint_every = checkpoint_every
+        self.upkeep = part(upkeep)
+        # Whoever runs the experiment may replace it by what listens to signals.
+        self.stops = StopRequests()
         self.validate_every = validate_every
         self.sample_every = sample_every
-        self.strategy = devices.configure(seed=seed)
-        self.evaluation = evaluation()
-        self.validation_attacker = validation_attacker and validation_attacker()
-        self.data = data()
-        if finetuning is not None and not len(self.data.validation):
-            raise ValueError(
-                "Fine-tuning chooses its best checkpoint on the validation part of the training split, which is empty: "
-                "set the data's validation_examples above 0."
-            )
-        with self.strategy.scope():
-            shape, classes = self.data.image_shape, self.data.num_classes
-            self.discriminator = discriminator(classes, shape)
-            self.classifier = ClassBranch(self.discriminator)
-            self._new_classifier = lambda: ClassBranch(discriminator(classes, shape))
-            self.cotraining = None
-            if cotraining is not None:
-                self.cotraining = cotraining(
-                    generator(classes, shape),
-                    generator(classes, shape, name="average_generator"),
-                    self.discriminator,
-                    len(self.data.train),
-                    self._seed(_COTRAINING),
-                )
-            self.finetuning = None
-            if finetuning is not None:
-                self.finetuning = finetuning(
-                    self.classifier,
-                    self._new_classifier,
-                    self.cotraining and self.cotraining.average_generator,
-                    len(self.data.train),
-                    self._seed(_FINETUNING),
-                )
+        self.strategy = part(lambda: devices.configure(seed=seed))
+        self.evaluation = part(evaluation)
+        self.validation_attacker = validation_attacker and part(validation_attacker)
+        self.data = part(data)
+        check(
+            self.data is not None and finetuning is not None and not len(self.data.validation),
+            "Fine-tuning chooses its best checkpoint on the validation part of the training split, which is empty: set "
+            "the data's validation_examples above 0.",
+        )
+        self.discriminator = self.cotraining = self.finetuning = None
+        if self.strategy is not None and self.data is not None:
+            with self.strategy.scope():
+                shape, classes, examples = self.data.image_shape, self.data.num_classes, len(self.data.train)
+                self._new_classifier = lambda: ClassBranch(discriminator(classes, shape))
+                self.discriminator = part(lambda: discriminator(classes, shape))
+                self.classifier = part(lambda: ClassBranch(self.discriminator), self.discriminator)
+                networks, average = [self.classifier], None
+                if generator is not None:
+                    player = part(lambda: generator(classes, shape))
+                    average = part(lambda: generator(classes, shape, name="average_generator"), player)
+                    networks.append(average)
+                seeds = self._seed(_COTRAINING), self._seed(_FINETUNING)
+                if cotraining is not None:
+                    self.cotraining = part(
+                        lambda: cotraining(player, average, self.discriminator, examples, seeds[0]), *networks
+                    )
+                if finetuning is not None:
+                    self.finetuning = part(
+                        lambda: finetuning(self.classifier, self._new_classifier, average, examples, seeds[1]),
+                        *networks,
+                    )
+        if problems:
+            raise ConfigurationError(problems) from problems[0]
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -172,7 +210,7 @@ class Experiment:
         if self.cotraining is None:
             raise NotTrainedError("This configuration has no generator (Experiment.cotraining is None).")
         with self.strategy.scope():
-            if not _restore(self.cotraining, run_directory):
+            if not self._training(self.cotraining, run_directory).restore():
                 raise NotTrainedError(f"{run_directory.path} holds no checkpoint of co-training yet.")
             self.cotraining.standardize_average_generator()
         return self.cotraining.average_generator
@@ -185,7 +223,7 @@ class Experiment:
         """
         last = self.finetuning or self.cotraining
         with self.strategy.scope():
-            _restore(last, run_directory)
+            self._training(last, run_directory).restore()
             if last.steps_done < last.total_steps:
                 raise NotTrainedError(
                     f"{last.name_of_stage} in {run_directory.path} is at step {last.steps_done} of {last.total_steps}: "
@@ -193,8 +231,7 @@ class Experiment:
                 )
             if last is self.cotraining:
                 return self.classifier
-            best = _best(run_directory, self.finetuning)
-            best.checkpoint.restore(best.latest_checkpoint).assert_consumed()
+            self._best(run_directory).restore()
             return self.finetuning.result
 
     def evaluate(self, run_directory: RunDirectory) -> dict:
@@ -266,18 +303,18 @@ class Experiment:
 
     def _cotrain(self, run_directory: RunDirectory):
         with self.strategy.scope():
-            _restore(self.cotraining, run_directory)
-            log = MetricsLog(self.cotraining, run_directory, self.log_every)
+            training = self._training(self.cotraining, run_directory)
+            training.restore()
             grids = SampleGrids(self.cotraining, self.data, run_directory, self._seed(_SAMPLES))
-            sampler = Periodic(self.cotraining, self.sample_every, grids.write)
-            self._fit(self.cotraining, run_directory, log, sampler, noise=self.cotraining_noise)
+            sampler = Periodic(self.sample_every, grids.write)
+            training.run(self.data.train, self._seed(_DATA), self.augment, self.cotraining_noise, [sampler])
 
     def _finetune(self, run_directory: RunDirectory):
         stage = self.finetuning
         with self.strategy.scope():
             # 1. The end of co-training: the generator, and the discriminator's weights to start from.
             if self.cotraining is not None:
-                _restore(self.cotraining, run_directory)
+                self._training(self.cotraining, run_directory).restore()
                 if self.cotraining.steps_done < self.cotraining.total_steps:
                     raise NotTrainedError(
                         f"finetune needs the end of co-training, which is at step {self.cotraining.steps_done} of "
@@ -287,9 +324,9 @@ class Experiment:
             # 2. The moving average of the classifier starts there.
             stage.start()
             # 3. The newest checkpoint of fine-tuning itself, where there is one, over both.
-            _restore(stage, run_directory)
-            best = _best(run_directory, stage)
-            log = MetricsLog(stage, run_directory, self.log_every)
+            training = self._training(stage, run_directory)
+            training.restore()
+            best = self._best(run_directory)
             withstands = Withstands(
                 stage.result,
                 self.validation_attacker,
@@ -299,41 +336,20 @@ class Experiment:
 
             def validate(step):
                 accuracy = float(withstands(self.data.validation).mean())
-                log.record({"validation_accuracy": accuracy})
                 if accuracy > stage.best_accuracy.numpy():
-                    best.save(step)
+                    best.save(step, {"validation_accuracy": accuracy})
                     stage.best_accuracy.assign(accuracy)
+                return {"validation_accuracy": accuracy}
 
-            self._fit(stage, run_directory, log, Periodic(stage, self.validate_every, validate), noise=0.0)
+            validator = Periodic(self.validate_every, validate)
+            training.run(self.data.train, self._seed(_DATA), self.augment, 0.0, [validator])
 
-    def _fit(self, stage: Stage, run_directory: RunDirectory, log: MetricsLog, periodic: Periodic, noise: float):
-        """Trains a stage from its current step to its end."""
-        first_step = stage.steps_done
-        if first_step >= stage.total_steps:
-            print(f"{stage.name_of_stage}: done ({first_step} steps)")
-            return
-        run_directory.forget_metrics_after(stage.name_of_stage, first_step)
-        checkpoints = run_directory.checkpoints(stage.name_of_stage, stage.checkpoint_objects())
-        batches = training_batches(
-            self.data.train,
-            stage.images_per_step,
-            first_step=first_step,
-            steps=stage.total_steps,
-            seed=self._seed(_DATA),
-            augment=self.augment,
-            noise=noise,
-        )
-        try:
-            stage.fit(
-                batches,
-                epochs=1,
-                steps_per_epoch=stage.total_steps - first_step,
-                verbose=0,
-                # The log first: it stops the run at a broken loss, before a checkpoint of it is written.
-                callbacks=[log, periodic, Periodic(stage, self.checkpoint_every, checkpoints.save)],
-            )
-        finally:
-            log.close()
+    def _training(self, stage: Stage, run_directory: RunDirectory) -> StageTraining:
+        return StageTraining(stage, run_directory, self.upkeep, self.stops)
+
+    def _best(self, run_directory: RunDirectory) -> Checkpoints:
+        """The checkpoint of the best validation of fine-tuning, and the second best in case that it gets damaged."""
+        return Checkpoints(run_directory.checkpoints("finetuning_best"), {"classifier": self.finetuning.result})
 
     def _copy(self, classifier: Classifier) -> Classifier:
         """Returns another classifier with the same weights, made under the current strategy and precision."""
@@ -343,17 +359,3 @@ class Experiment:
 
     def _seed(self, use: int) -> int:
         return self.seed * 16 + use
-
-
-def _restore(stage: Stage, run_directory: RunDirectory) -> bool:
-    """Restores the newest checkpoint of a stage, with its optimizers; returns whether there is one."""
-    manager = run_directory.checkpoints(stage.name_of_stage, stage.checkpoint_objects())
-    if manager.latest_checkpoint is None:
-        return False
-    manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-    return True
-
-
-def _best(run_directory: RunDirectory, stage: FineTuning) -> tf.train.CheckpointManager:
-    """The checkpoint of the best validation of fine-tuning."""
-    return run_directory.checkpoints("finetuning_best", {"classifier": stage.result}, keep=1)

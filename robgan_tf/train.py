@@ -1,7 +1,8 @@
 """Trains: `python -m robgan_tf.train --gin_file=gin/digits.gin`.
 
 Runs co-training, fine-tuning, evaluation and export in order. The same command again continues where the run stopped,
-and does nothing when it is done.
+and does nothing when it is done. SIGTERM or Ctrl-C: it stops with a checkpoint at the end of the step, and exits with
+143 or 130; once more, and it ends at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ def train():
     """Trains what the flags say."""
     if not FLAGS.gin_file:
         command_line.fail("--gin_file is missing, e.g. --gin_file=gin/digits.gin")
+    from robgan_tf.runtime.signals import StopSignals
+
+    signals = StopSignals()  # before TensorFlow is imported, and starts its threads
     from robgan_tf.experiment import NotTrainedError
+    from robgan_tf.runtime.checkpoints import CheckpointError
+    from robgan_tf.runtime.loop import Stopped
     from robgan_tf.runtime.monitoring import NonFiniteLossError
     from robgan_tf.runtime.run_directory import RunDirectory
 
@@ -35,20 +41,29 @@ def train():
         )
     import gin
 
-    if FLAGS.dry_run:
-        print(gin.operative_config_str())
-        print(experiment.summary())
-        return
     name = os.path.splitext(os.path.basename(FLAGS.gin_file[-1]))[0]
-    run_directory = RunDirectory(FLAGS.run_dir or os.path.join("runs", name))
+    run_dir = FLAGS.run_dir or os.path.join("runs", name)
+    if FLAGS.dry_run:
+        from robgan_tf import plan
+
+        print(gin.operative_config_str())
+        for line in plan.report(experiment, run_dir):
+            print(line, flush=True)
+        return
+    run_directory = RunDirectory(run_dir)
     command_line.or_fail(lambda: run_directory.claim(gin.operative_config_str(max_line_length=10**6)))
     print(experiment.summary())
+    signals.before_exit = run_directory.release
+    experiment.stops = signals
     try:
         experiment.run(run_directory, stages)
     except NotTrainedError as error:
         command_line.fail(str(error))
-    except (Exception, KeyboardInterrupt) as error:
-        if not isinstance(error, (NonFiniteLossError, KeyboardInterrupt)):
+    except Stopped as error:
+        print(f"stopped {error}: the same command goes on from there", file=sys.stderr)
+        sys.exit(signals.exit_status)
+    except Exception as error:
+        if not isinstance(error, (NonFiniteLossError, CheckpointError)):
             traceback.print_exc()
         checkpoint = run_directory.last_checkpoint()
         sys.exit(
@@ -56,11 +71,13 @@ def train():
             + (f"The last good checkpoint is {checkpoint}; " if checkpoint else "There is no checkpoint yet; ")
             + "the same command goes on from there."
         )
+    finally:
+        run_directory.release()
 
 
 if __name__ == "__main__":
     command_line.define_config_flags()
     flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<name of the gin file> if not given.")
     flags.DEFINE_list("stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.")
-    flags.DEFINE_bool("dry_run", False, "Print the configuration and what would be done, and stop.")
+    flags.DEFINE_bool("dry_run", False, "Print the configuration, and what the run would need, and stop.")
     command_line.main(train)

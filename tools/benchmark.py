@@ -300,7 +300,7 @@ def _first_step() -> tuple[float, float]:
         metrics, output = RunDirectory(f"{folder}/run").metrics, pathlib.Path(folder) / "output"
         command = [sys.executable, "-m", "robgan_tf.train", f"--run_dir={folder}/run"]
         command += [f"--gin_file={file}" for file in FLAGS.gin_file]
-        command += [f"--gin_param={param}" for param in (*FLAGS.gin_param, "Experiment.log_every = 1")]
+        command += [f"--gin_param={param}" for param in (*FLAGS.gin_param, "Upkeep.log_every = 1")]
         ended = 0
         with output.open("w") as log:
             start = time.perf_counter()

@@ -56,16 +56,17 @@ class GeneratorBlock(keras.layers.Layer):
         self.filters = filters
         self.upsample = upsample
         self.recompute = recompute
-        self.norm_1 = ConditionalBatchNorm(num_classes)
-        self.norm_2 = ConditionalBatchNorm(num_classes)
-        self.conv_1 = conv3x3(filters)
-        self.conv_2 = conv3x3(filters)
+        # Named with their block, for messages about single layers.
+        self.norm_1 = ConditionalBatchNorm(num_classes, name=f"{self.name}_norm_1")
+        self.norm_2 = ConditionalBatchNorm(num_classes, name=f"{self.name}_norm_2")
+        self.conv_1 = conv3x3(filters, name=f"{self.name}_conv_1")
+        self.conv_2 = conv3x3(filters, name=f"{self.name}_conv_2")
         self.conv_shortcut = None
 
     def build(self, input_shape):
         """Creates the 1x1 shortcut where inputs [B, H, W, C] change shape in the block."""
         if self.upsample or input_shape[-1] != self.filters:
-            self.conv_shortcut = conv1x1(self.filters)
+            self.conv_shortcut = conv1x1(self.filters, name=f"{self.name}_conv_shortcut")
         # `normalize` is not a layer's call, which would build it.
         self.norm_1.build(input_shape)
         self.norm_2.build((*input_shape[:-1], self.filters))
@@ -128,10 +129,10 @@ class DiscriminatorBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         """Creates the convolutions for inputs [B, H, W, C]; the hidden width depends on C."""
-        self.conv_1 = conv3x3(self.filters if self.first else input_shape[-1], self.conv2d)
-        self.conv_2 = conv3x3(self.filters, self.conv2d)
+        self.conv_1 = conv3x3(self.filters if self.first else input_shape[-1], self.conv2d, f"{self.name}_conv_1")
+        self.conv_2 = conv3x3(self.filters, self.conv2d, f"{self.name}_conv_2")
         if self.first or self.downsample or input_shape[-1] != self.filters:
-            self.conv_shortcut = conv1x1(self.filters, self.conv2d)
+            self.conv_shortcut = conv1x1(self.filters, self.conv2d, f"{self.name}_conv_shortcut")
         super().build(input_shape)
 
     def call(self, images):

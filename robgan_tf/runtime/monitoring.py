@@ -1,4 +1,4 @@
-"""What watches a training stage: Keras callbacks for metrics, checkpoints, validation and image grids."""
+"""The metrics of a training stage: progress bar, metrics.jsonl, TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,42 +6,54 @@ import json
 import math
 import sys
 import time
-from typing import Callable
 
-import numpy as np
 import tensorflow as tf
 import tqdm
-from tensorflow import keras
+from absl import logging
 
 from robgan_tf.runtime.run_directory import RunDirectory
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss became infinite or not a number."""
+    """A metric became infinite or not a number.
+
+    Attributes:
+        step: the step that it happened in.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
-class MetricsLog(keras.callbacks.Callback):
-    """Progress bar, `metrics.jsonl` and TensorBoard scalars; stops the run at a loss that is not finite.
+class MetricsLog:
+    """Takes in the metrics of each step and writes their means now and then; a context that opens and closes its files.
 
     Args:
         stage: the stage that is trained.
         run_directory: where to write.
         every: steps between two entries; an entry holds the means since the one before.
+        state: what `state` was when the checkpoint was written that the stage continues from.
     """
 
-    def __init__(self, stage, run_directory: RunDirectory, every: int):
-        super().__init__()
+    def __init__(self, stage, run_directory: RunDirectory, every: int, state: dict | None = None):
         self.stage = stage
         self.run_directory = run_directory
         self.every = every
+        self._step = stage.steps_done
+        self._signs = []
+        state = state or {"sums": {}, "steps": 0, "seconds": 0.0}
+        self._sums, self._steps = dict(state["sums"]), state["steps"]
+        self._since = time.monotonic() - state["seconds"]
 
-    def on_train_begin(self, logs=None):
-        """Opens the files."""
-        self._step = self.stage.steps_done
-        self._entries = []
+    @property
+    def state(self) -> dict:
+        """What has been taken in since the last entry: a run that continues from here writes the same next one."""
+        return {"sums": dict(self._sums), "steps": self._steps, "seconds": time.monotonic() - self._since}
+
+    def __enter__(self) -> MetricsLog:
         # Over all parts of a run that was interrupted.
         self._start = time.monotonic() - self.run_directory.last_wall_seconds()
-        self._since = time.monotonic()
         self.run_directory.path.mkdir(parents=True, exist_ok=True)
         self._file = open(self.run_directory.metrics, "a")
         self._writer = tf.summary.create_file_writer(str(self.run_directory.tensorboard / self.stage.name_of_stage))
@@ -54,76 +66,61 @@ class MetricsLog(keras.callbacks.Callback):
             mininterval=0.5 if sys.stderr.isatty() else 30,
             dynamic_ncols=True,
         )
+        return self
 
-    def record(self, scalars: dict):
-        """Adds scalars, e.g. of a validation, to the entry of the current step, written at once."""
-        self._write(scalars)
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Takes in the metrics of one step."""
-        self._step += 1
-        values = {name: float(value) for name, value in logs.items()}
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken:
-            raise NonFiniteLossError(
-                f"{', '.join(broken)} became {', '.join(str(values[name]) for name in broken)} at step {self._step} of "
-                f"{self.stage.name_of_stage}. Lower the learning rate or check the data; under mixed_float16 try "
-                f"mixed_bfloat16."
-            )
-        self._entries.append(values)
-        self._bar.update()
-        if self._step % self.every == 0 or self._step == self.stage.total_steps:
-            means = {name: float(np.mean([entry[name] for entry in self._entries])) for name in values}
-            steps, self._entries = len(self._entries), []
-            now = time.monotonic()
-            means["images_per_second"] = steps * self.stage.images_per_step / (now - self._since)
-            self._since = now
-            shown = {name: f"{value:.3g}" for name, value in means.items() if name != "images_per_second"}
-            self._bar.set_postfix(shown, refresh=False)
-            self._write(means)
-
-    def close(self):
-        """Closes the files; to be called at the end of training, also after a fault."""
+    def __exit__(self, *error):
         self._bar.close()
         self._file.close()
         self._writer.close()
 
-    def _write(self, scalars: dict):
+    def add(self, step: int, steps: int, metrics: dict):
+        """Takes in the metrics of a step.
+
+        Args:
+            step: number of steps done.
+            steps: steps done since the last call.
+            metrics: scalars of the last of them.
+
+        Raises:
+            NonFiniteLossError: where one of them is not finite.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise NonFiniteLossError(
+                f"{', '.join(broken)} became {', '.join(str(values[name]) for name in broken)} at step {step} of "
+                f"{self.stage.name_of_stage}.",
+                step,
+            )
+        self._step = step
+        self._steps += steps
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + steps * value
+        self._bar.update(steps)
+
+    def write(self, scalars: dict):
+        """Writes an entry: the means since the one before, and `scalars`, e.g. of a validation."""
+        means = {name: value / self._steps for name, value in self._sums.items()}
+        shown = {name: f"{value:.3g}" for name, value in {**means, **scalars}.items()}
+        self._bar.set_postfix(shown, refresh=False)
+        now = time.monotonic()
+        means["images_per_second"] = self._steps * self.stage.images_per_step / (now - self._since)
+        self._sums, self._steps, self._since = {}, 0, now
         record = {
             "stage": self.stage.name_of_stage,
             "step": self._step,
             "images_seen": self._step * self.stage.images_per_step,
-            "wall_seconds": round(time.monotonic() - self._start, 3),
+            "wall_seconds": round(now - self._start, 3),
+            **means,
             **scalars,
         }
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         with self._writer.as_default(step=self._step):
-            for name, value in scalars.items():
+            for name, value in {**means, **scalars}.items():
                 tf.summary.scalar(f"{self.stage.name_of_stage}/{name}", value)
-
-
-class Periodic(keras.callbacks.Callback):
-    """Calls a function every so many steps of a stage, and at its last step.
-
-    Args:
-        stage: the stage that is trained.
-        every: steps between two calls.
-        function: is called with the number of steps done.
-    """
-
-    def __init__(self, stage, every: int, function: Callable[[int], None]):
-        super().__init__()
-        self.stage = stage
-        self.every = every
-        self.function = function
-
-    def on_train_begin(self, logs=None):
-        """Starts to count at the stage's step."""
-        self._step = self.stage.steps_done
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Calls the function where it is due."""
-        self._step += 1
-        if self._step % self.every == 0 or self._step == self.stage.total_steps:
-            self.function(self._step)
+        signs = self.stage.signs_of_collapse(record)
+        for sign in signs:
+            if sign not in self._signs:  # once, until it goes away
+                logging.warning("step %d of %s: %s.", self._step, self.stage.name_of_stage, sign)
+        self._signs = signs

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pathlib
+import platform
 import re
+import time
 
-import tensorflow as tf
+from absl import logging
+
+from robgan_tf.runtime.checkpoints import clear_strays, steps_in
+
+_LOCK = ".lock"
 
 
 class RunDirectory:
@@ -19,6 +26,7 @@ class RunDirectory:
 
     def __init__(self, path: str):
         self.path = pathlib.Path(path)
+        self._lock_file = None
 
     @property
     def config(self) -> pathlib.Path:
@@ -50,18 +58,33 @@ class RunDirectory:
         """The exported classifiers, `<version>/` each."""
         return self.path / "export"
 
-    def checkpoints(self, stage: str, objects: dict, keep: int = 2) -> tf.train.CheckpointManager:
-        """Returns the checkpoints of a stage, of all `objects`. The newest `keep` are kept."""
-        return tf.train.CheckpointManager(
-            tf.train.Checkpoint(**objects), str(self.path / "checkpoints" / stage), max_to_keep=keep
-        )
+    def checkpoints(self, stage: str) -> pathlib.Path:
+        """The folder of the checkpoints of a stage."""
+        return self.path / "checkpoints" / stage
 
     def claim(self, operative_config: str):
-        """Makes the folder this configuration's own, or checks that it is.
+        """Makes the folder this configuration's own, or checks that it is, and locks it for this process.
 
         Raises:
-            ValueError: where it was made by another configuration, with the bindings that differ.
+            ValueError: where it was made by another configuration, with the bindings that differ; where another process
+                works in it; where it is no folder of a run or can't be written.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"--run_dir={self.path} is a file; give a folder.")
+        # Before the lock, so that a folder that is refused is left as it is; and after it, since another process may
+        # have made it its own in between.
+        self._check(operative_config)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
+            self._check(operative_config)
+            clear_strays(self.path)
+            if not self.config.exists():
+                write_text(self.config, operative_config)
+        except OSError as error:
+            raise ValueError(f"--run_dir={self.path} can't be written ({error.strerror}): give another.") from error
+
+    def _check(self, operative_config: str):
         if self.config.exists():
             differences = config_differences(self.config.read_text(), operative_config)
             if differences:
@@ -69,15 +92,45 @@ class RunDirectory:
                     f"{self.path} was made by another configuration: {'; '.join(differences)}. "
                     f"Give a new --run_dir, or the configuration it was made with ({self.config})."
                 )
-            return
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"--run_dir={self.path} is a file; give a folder.")
-        if self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and {path.name for path in self.path.iterdir()} - {_LOCK}:
             raise ValueError(
                 f"--run_dir={self.path} is not empty and holds no run (no config.gin): give a new or empty folder."
             )
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_text(self.config, operative_config)
+
+    def _lock(self):
+        """Takes the lock, which the system gives back when the process ends, however it ends."""
+        if self._lock_file is not None:
+            return
+        path = self.path / _LOCK
+        while True:
+            file = open(path, "a+")
+            file.seek(0)
+            owner = file.read().strip()
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise ValueError(
+                    f"--run_dir={self.path} is in use by {owner or 'another process'}: wait for it, stop it, or give "
+                    f"another folder."
+                ) from None
+            # The owner before removes the file while it holds the lock: then this is not the file there any more.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
+            file.close()
+        if owner:
+            logging.warning("%s was left locked by %s, which is gone: going on", self.path, owner)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}, started {time.strftime('%Y-%m-%d %H:%M:%S %Z')}\n")
+        file.flush()
+        self._lock_file = file
+
+    def release(self):
+        """Gives the lock back."""
+        if self._lock_file is not None:
+            (self.path / _LOCK).unlink()
+            self._lock_file.close()
+            self._lock_file = None
 
     def forget_metrics_after(self, stage: str, step: int):
         """Removes the lines of a stage behind `step`: a run that goes on from there will write them again."""
@@ -99,11 +152,13 @@ class RunDirectory:
                 continue
         return records
 
-    def last_checkpoint(self) -> str | None:
-        """Returns the path of the newest checkpoint of any stage, or None."""
-        stages = self.path / "checkpoints"
-        newest = [tf.train.latest_checkpoint(str(stage)) for stage in stages.iterdir()] if stages.is_dir() else []
-        return max(filter(None, newest), key=lambda path: os.path.getmtime(path + ".index"), default=None)
+    def last_checkpoint(self) -> pathlib.Path | None:
+        """Returns the newest checkpoint of the stage that got furthest, or None."""
+        for stage in ("finetuning", "cotraining"):
+            steps = steps_in(self.checkpoints(stage))
+            if steps:
+                return self.checkpoints(stage) / f"{steps[-1]:08d}"
+        return None
 
 
 def write_text(path: pathlib.Path, text: str):
@@ -128,7 +183,12 @@ def bindings(config: str) -> dict[str, str]:
 
 
 def config_differences(old: str, new: str) -> list[str]:
-    """Returns what differs between two operative configurations, as readable phrases."""
+    """Returns what differs between two operative configurations, as readable phrases.
+
+    Intervals of metrics and checkpoints (`Upkeep`) may differ: they have no part in what is learnt.
+    """
     before, after = bindings(old), bindings(new)
-    changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    changed = [
+        name for name in {**before, **after} if before.get(name) != after.get(name) and not name.startswith("Upkeep.")
+    ]
     return [f"{name} was {before.get(name, 'not set')}, is {after.get(name, 'not set')}" for name in sorted(changed)]

@@ -15,6 +15,10 @@ from robgan_tf.stages.optimization import apply_gradients, make_optimizer, scale
 from robgan_tf.stages.randomness import generator_inputs, step_seeds
 from robgan_tf.stages.stage import Stage
 
+# Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
+# class, on [-1, 1] (photographs have about 0.5).
+_SATURATED, _ALIKE = 0.995, 0.02
+
 
 @gin.configurable
 class CoTraining(Stage):
@@ -83,6 +87,11 @@ class CoTraining(Stage):
         average_generator.set_weights(generator.get_weights())
         self.compile(optimizer=self.discriminator_optimizer)
 
+    @property
+    def players(self) -> dict[str, keras.Model]:
+        """The networks that the stage trains, by name."""
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
     def checkpoint_objects(self) -> dict:
         """Everything that influences the next step."""
         return {
@@ -93,6 +102,19 @@ class CoTraining(Stage):
             "discriminator_optimizer": self.discriminator_optimizer,
             "step": self.step,
         }
+
+    def signs_of_collapse(self, metrics: dict) -> list[str]:
+        """See `Stage`: a discriminator that is never wrong, fakes that are all alike or not of their class."""
+        signs = []
+        if min(metrics["real_accuracy"], metrics["fake_accuracy"]) > _SATURATED:
+            signs.append("the discriminator hardly ever takes fake for real: the generator gets little to learn from")
+        chance = 1 / self.generator.num_classes
+        # At the beginning neither knows the classes. One that tells them of real images, but not of fakes, matters.
+        if metrics["class_accuracy"] > 3 * chance and metrics["generator_class_accuracy"] < 1.2 * chance:
+            signs.append("the classes of fakes are at chance: the generator does not heed its labels")
+        if metrics.get("diversity", 1.0) < _ALIKE:
+            signs.append("the generator makes nearly the same image of a class from every noise (mode collapse)")
+        return signs
 
     def train_step(self, batch):
         """One generator update, then for each micro-batch an attack and a discriminator update.
@@ -114,7 +136,7 @@ class CoTraining(Stage):
         averages, weights = self.average_generator.trainable_variables, self.generator.trainable_variables
         update_average(averages, weights, self.average_decay, self.step)
         self.step.assign_add(1)
-        return self.sum_over_replicas(metrics)
+        return {**self.sum_over_replicas(metrics), **self.weight_norms()}
 
     def update_generator(self, seed) -> dict:
         """Updates the generator against the discriminator as it is (eq. 9: maximise L_C2 - L_S)."""

@@ -90,6 +90,11 @@ class FineTuning(Stage):
         self.compile(optimizer=make_optimizer(optimizer, schedule, classifier.class_variables))
 
     @property
+    def players(self) -> dict[str, keras.Model]:
+        """The networks that the stage trains, by name."""
+        return {"classifier": self.classifier}
+
+    @property
     def result(self) -> Classifier:
         """The classifier to evaluate: the averaged one where there is an average."""
         return self.classifier if self.average_classifier is None else self.average_classifier
@@ -135,7 +140,7 @@ class FineTuning(Stage):
         if self.average_classifier is not None:
             update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
         self.step.assign_add(1)
-        return self.sum_over_replicas(metrics)
+        return {**self.sum_over_replicas(metrics), **self.weight_norms()}
 
     def _differentiate(self, *batch):
         """Gradients and metrics of (images, labels), or of (images, fake images, labels, fake labels)."""

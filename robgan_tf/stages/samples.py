@@ -18,6 +18,17 @@ from robgan_tf.stages.cotraining import CoTraining
 _ROWS, _COLUMNS = 10, 8
 
 
+def generated_images(generator, labels: Sequence[int], columns: int, seed: int) -> tf.Tensor:
+    """Returns generated images [len(labels), columns, H, W, C] in [-1, 1]; a column shares its noise z."""
+    noise = tf.random.stateless_normal([columns, generator.latent_dim], [seed, 0x6B1D])
+    return tf.stack([generator((noise, tf.fill([columns], int(label))), training=False) for label in labels])
+
+
+def shown_labels(num_classes: int) -> np.ndarray:
+    """Returns the classes that a grid shows: all, or ten, evenly chosen."""
+    return np.unique(np.linspace(0, num_classes - 1, _ROWS).astype(int))
+
+
 def generated_grid(
     generator,
     class_names: Sequence[str],
@@ -38,13 +49,16 @@ def generated_grid(
         ValueError: for a label that is not one of the classes.
     """
     if labels is None:
-        labels = np.unique(np.linspace(0, len(class_names) - 1, _ROWS).astype(int))
+        labels = shown_labels(len(class_names))
     unknown = [label for label in labels if not 0 <= label < len(class_names)]
     if unknown:
         raise ValueError(f"Labels must be from 0 to {len(class_names) - 1}, got {', '.join(map(str, unknown))}.")
-    noise = tf.random.stateless_normal([columns, generator.latent_dim], [seed, 0x6B1D])
-    rows = [generator((noise, tf.fill([columns], int(label))), training=False) for label in labels]
-    return image_grid(tf.concat(rows, axis=0), columns, [class_names[label] for label in labels])
+    return _labelled(generated_images(generator, labels, columns, seed), [class_names[label] for label in labels])
+
+
+def _labelled(images: tf.Tensor, row_names: Sequence[str]) -> PIL.Image.Image:
+    """A grid of images [rows, columns, H, W, C]."""
+    return image_grid(tf.reshape(images, [-1, *images.shape[2:]]), images.shape[1], row_names)
 
 
 class SampleGrids:
@@ -67,10 +81,18 @@ class SampleGrids:
         self.seed = seed
         self._adversarial = tf.function(self._adversarial)
 
-    def write(self, step: int):
-        """Writes the grids of the players as they are at `step`."""
+    def write(self, step: int) -> dict:
+        """Writes the grids of the players as they are at `step`.
+
+        Returns:
+            The diversity of the generated images: standard deviation of a pixel over the images of a class, on
+            [-1, 1], mean of all pixels and classes shown.
+        """
         self.stage.standardize_average_generator(batches=20)
-        grids = {"generated": generated_grid(self.stage.average_generator, self.data.class_names, seed=self.seed)}
+        names = self.data.class_names
+        labels = shown_labels(len(names))
+        generated = generated_images(self.stage.average_generator, labels, _COLUMNS, self.seed)
+        grids = {"generated": _labelled(generated, [names[label] for label in labels])}
         if self.stage.attacker is not None:
             grids["attack"] = self._attack_grid()
         folder = self.run_directory.samples
@@ -81,6 +103,7 @@ class SampleGrids:
             with writer.as_default(step=step):
                 tf.summary.image(name, np.asarray(grid)[np.newaxis])
         writer.close()
+        return {"diversity": float(tf.reduce_mean(tf.math.reduce_std(generated, axis=1)))}
 
     def _attack_grid(self) -> PIL.Image.Image:
         examples = self.data.train.take(_COLUMNS, self.seed)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.layers.spectral_norm import SpectralNormLayer
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.stages.accumulation import over_parts
 from robgan_tf.stages.randomness import replica_seed
@@ -81,9 +83,41 @@ class Stage(keras.Model):
         """Number of training steps done."""
         return int(self.step.numpy())
 
+    @property
+    def players(self) -> dict[str, keras.Model]:
+        """The networks that the stage trains, by name."""
+        raise NotImplementedError
+
     def call(self, inputs):
         """Not used: a stage is trained, its players are called."""
         raise NotImplementedError(f"{type(self).__name__} is a training stage: call its players instead.")
+
+    def diagnosis(self) -> str:
+        """Returns a sentence on the weights, for the message that ends a run: what is broken or largest."""
+        broken = []
+        norms, sigmas = {}, {}
+        for player, model in self.players.items():
+            for weight in model.trainable_variables:
+                norm = float(tf.norm(tf.cast(weight, tf.float32)))
+                norms[f"{player}: {weight.name}"] = norm
+                if not math.isfinite(norm):
+                    broken.append(f"{player}: {weight.name}")
+            for module in model.submodules:
+                if isinstance(module, SpectralNormLayer) and module.built:
+                    sigmas[f"{player}: {module.name}"] = float(module.sigma())
+        if broken:
+            rest = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            return f"Weights that are not finite: {', '.join(broken[:3])}{rest}."
+        text = "All weights are finite; the largest norm is {1:.3g} ({0})".format(
+            *max(norms.items(), key=lambda n: n[1])
+        )
+        if sigmas:
+            text += ", the largest sigma {1:.3g} ({0})".format(*max(sigmas.items(), key=lambda sigma: sigma[1]))
+        return text + "."
+
+    def signs_of_collapse(self, metrics: dict) -> list[str]:
+        """Returns what in an entry of the metrics tells that the training may have failed, in words; mostly nothing."""
+        return []
 
     def split(self, images, labels) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """Cuts this replica's batch into micro-batches of images and labels.
@@ -114,7 +148,8 @@ class Stage(keras.Model):
             return self.attacker.ascend(start, images, lambda images: objective(images, labels)), ()
 
         start = self.attacker.start(images, replica_seed(seed))
-        adversarial, _ = over_parts(attack, (start, images, labels), self.accumulation)
+        parts = math.gcd(self.accumulation, images.shape[0])  # image grids hold fewer images than a batch
+        adversarial, _ = over_parts(attack, (start, images, labels), parts)
         return adversarial
 
     def average(self, per_image):
@@ -135,3 +170,11 @@ class Stage(keras.Model):
         context = tf.distribute.get_replica_context()
         total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(metrics.values())))
         return dict(zip(metrics, tf.unstack(total)))
+
+    def weight_norms(self) -> dict:
+        """Returns the norm of all weights of each player that is trained, the same on every replica.
+
+        After a gradient that is not finite it is not finite either, even where the loss still is.
+        """
+        norms = {name: tf.linalg.global_norm(model.trainable_variables) for name, model in self.players.items()}
+        return {f"{name}_weight_norm": norm for name, norm in norms.items()}

@@ -1,4 +1,4 @@
-"""Callbacks of a training stage."""
+"""The metrics of a stage, and what happens around its steps."""
 
 import json
 import math
@@ -7,30 +7,49 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robgan_tf.runtime.monitoring import MetricsLog, NonFiniteLossError, Periodic
+from robgan_tf.runtime.checkpoints import Checkpoints
+from robgan_tf.runtime.loop import Periodic, Stopped, TrainingLoop
+from robgan_tf.runtime.monitoring import MetricsLog, NonFiniteLossError
 from robgan_tf.runtime.run_directory import RunDirectory
 
 
 class Counting:
-    """What the callbacks need of a stage."""
+    """What the loop needs of a stage."""
 
     name_of_stage, images_per_step, total_steps = "counting", 10, 7
 
     def __init__(self, step=0):
-        self.steps_done = step
+        self.variable = tf.Variable(step)
+
+    @property
+    def steps_done(self):
+        return int(self.variable)
+
+    def signs_of_collapse(self, metrics):
+        return ["too large"] if metrics["loss"] > 4 else []
 
 
-def run(callback, first, last, value=lambda step: step):
-    callback.on_train_begin()
-    for step in range(first, last):
-        callback.on_train_batch_end(step - first, {"loss": np.float32(value(step + 1))})
-    if isinstance(callback, MetricsLog):
-        callback.close()
+def run(folder, first=0, last=7, value=lambda step: step, every=3, periodics=(), state=None, stride=1, **options):
+    """Steps first + 1 .. last with the given losses, as `fit` would call; returns what was written to metrics.jsonl."""
+    stage, directory = Counting(first), RunDirectory(folder)
+    checkpoints = Checkpoints(directory.checkpoints("counting"), {"step": stage.variable}, keep=10)
+    with MetricsLog(stage, directory, every, state) as log:
+        options = {"checkpoint_every": 5, "checkpoint_minutes": 60, "stop_requested": lambda: False, **options}
+        loop = TrainingLoop(stage, log, checkpoints, periodics, notes=lambda: {"metrics": log.state}, **options)
+        loop.on_train_begin()
+        for step in range(first, last, stride):
+            done = min(step + stride, last)
+            stage.variable.assign(done)
+            loop.on_train_batch_end(done - first - 1, {"loss": np.float32(value(done))})
+    return [json.loads(line) for line in directory.metrics.read_text().splitlines()]
+
+
+def steps_of(lines):
+    return [line["step"] for line in lines]
 
 
 def test_metrics_are_means_since_the_last_entry_and_the_last_step_has_one(tmp_path):
-    run(MetricsLog(Counting(), RunDirectory(tmp_path), every=3), 0, 7)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    lines = run(tmp_path)
     assert [(line["stage"], line["step"], line["images_seen"], line["loss"]) for line in lines] == [
         ("counting", 3, 30, 2.0),
         ("counting", 6, 60, 5.0),
@@ -41,34 +60,68 @@ def test_metrics_are_means_since_the_last_entry_and_the_last_step_has_one(tmp_pa
 
 
 def test_scalars_reach_tensorboard(tmp_path):
-    run(MetricsLog(Counting(), RunDirectory(tmp_path), every=7), 0, 7)
+    run(tmp_path, every=7)
     (file,) = (tmp_path / "tensorboard" / "counting").iterdir()
     events = [value for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value]
     values = {value.tag: float(tf.make_ndarray(value.tensor)) for value in events}
     assert values["counting/loss"] == 4.0
 
 
-def test_a_resumed_stage_goes_on_counting(tmp_path):
-    directory = RunDirectory(tmp_path)
-    directory.metrics.write_text('{"stage": "counting", "step": 3, "wall_seconds": 100.0}\n')
-    run(MetricsLog(Counting(3), directory, every=3), 3, 7)
-    steps = [json.loads(line) for line in directory.metrics.read_text().splitlines()]
-    assert [line["step"] for line in steps] == [3, 6, 7]
-    assert all(line["wall_seconds"] >= 100 for line in steps)
+def test_a_run_that_stopped_between_two_entries_writes_the_lines_of_one_that_did_not(tmp_path):
+    expected = run(tmp_path / "whole")
+    with pytest.raises(Stopped, match="after step 4 of counting"):
+        run(tmp_path / "stopped", stop_requested=iter([False] * 3 + [True]).__next__)
+    stage = Counting()
+    notes = Checkpoints(tmp_path / "stopped" / "checkpoints" / "counting", {"step": stage.variable}).restore()
+    assert stage.steps_done == 4
+    lines = run(tmp_path / "stopped", first=4, state=notes["metrics"])
+    for line in (*expected, *lines):
+        del line["images_per_second"], line["wall_seconds"]
+    assert lines == expected
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, bad):
-    log = MetricsLog(Counting(), RunDirectory(tmp_path), every=3)
-    with pytest.raises(NonFiniteLossError, match=r"loss became (nan|inf) at step 5 of counting\. Lower"):
-        run(log, 0, 7, lambda step: bad if step == 5 else step)
-    log.close()
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_nothing_of_it_is_written(tmp_path, bad):
+    with pytest.raises(NonFiniteLossError, match=r"loss became (nan|inf) at step 6 of counting") as error:
+        run(tmp_path, value=lambda step: bad if step == 6 else step, checkpoint_every=1)
+    assert error.value.step == 6
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [3]
+    assert Checkpoints(tmp_path / "checkpoints" / "counting", {}).steps == [1, 2, 3, 4, 5]
 
 
-def test_periodic_calls_at_multiples_and_at_the_end():
+def test_what_is_periodic_comes_at_multiples_and_at_the_end_in_the_line_of_its_step(tmp_path):
     steps = []
-    run(Periodic(Counting(), 3, steps.append), 0, 7)
-    assert steps == [3, 6, 7]
-    steps.clear()
-    run(Periodic(Counting(4), 3, steps.append), 4, 7)
-    assert steps == [6, 7]
+
+    def validate(step):
+        steps.append(step)
+        return {"accuracy": step / 10}
+
+    lines = run(tmp_path, periodics=[Periodic(2, validate)])
+    assert steps == [2, 4, 6, 7]
+    assert [(line["step"], line.get("accuracy")) for line in lines] == [
+        (2, 0.2),
+        (3, None),
+        (4, 0.4),
+        (6, 0.6),
+        (7, 0.7),
+    ]
+
+
+def test_several_steps_an_execution_do_not_skip_what_falls_between(tmp_path):
+    steps = []
+    lines = run(tmp_path, stride=2, periodics=[Periodic(3, steps.append)])
+    assert steps == [4, 6, 7] and steps_of(lines) == [4, 6, 7]
+    assert Checkpoints(tmp_path / "checkpoints" / "counting", {}).steps == [6, 7]
+
+
+def test_checkpoints_come_by_steps_by_minutes_and_at_the_end(tmp_path):
+    run(tmp_path / "steps")
+    assert Checkpoints(tmp_path / "steps" / "checkpoints" / "counting", {}).steps == [5, 7]
+    run(tmp_path / "minutes", checkpoint_minutes=-1)  # always overdue
+    assert Checkpoints(tmp_path / "minutes" / "checkpoints" / "counting", {}).steps == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_sign_of_collapse_is_told_once_until_it_goes_away(tmp_path, caplog):
+    run(tmp_path, every=1, value=lambda step: [0, 5, 5, 1, 5, 1, 1, 1][step])
+    told = [record.getMessage() for record in caplog.records if "too large" in record.getMessage()]
+    assert told == ["step 1 of counting: too large.", "step 4 of counting: too large."]

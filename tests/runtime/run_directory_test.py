@@ -1,12 +1,20 @@
 """The files of a run."""
 
 import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 import tensorflow as tf
 
+from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.run_directory import RunDirectory, bindings, config_differences, write_text
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """# Parameters for Foo:
 # ====
 Foo.size = 3
@@ -67,10 +75,47 @@ def test_write_text_replaces_whole_files_and_leaves_no_other(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
 
 
-def test_the_last_checkpoint_is_the_newest_of_all_stages(tmp_path):
+def test_intervals_of_metrics_and_checkpoints_may_change():
+    assert config_differences("Upkeep.log_every = 5\nFoo.size = 3", "Upkeep.log_every = 6\nFoo.size = 3") == []
+
+
+def test_the_last_checkpoint_is_the_newest_of_the_last_stage(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.last_checkpoint() is None
-    variable = tf.Variable(1.0)
-    run.checkpoints("cotraining", {"variable": variable}).save(5)
-    path = run.checkpoints("finetuning", {"variable": variable}).save(2)
-    assert run.last_checkpoint() == path
+    Checkpoints(run.checkpoints("cotraining"), {"variable": tf.Variable(1.0)}).save(5)
+    assert run.last_checkpoint() == run.checkpoints("cotraining") / "00000005"
+    Checkpoints(run.checkpoints("finetuning"), {"variable": tf.Variable(1.0)}).save(2)
+    assert run.last_checkpoint() == run.checkpoints("finetuning") / "00000002"
+
+
+def test_a_run_that_another_process_works_in_is_refused_with_its_owner(tmp_path):
+    run, other = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "run")
+    run.claim(CONFIG)
+    with pytest.raises(ValueError, match=rf"in use by process {os.getpid()} on .*, started \d{{4}}-.*: wait for it"):
+        other.claim(CONFIG)
+    run.release()
+    assert [path.name for path in run.path.iterdir()] == ["config.gin"]
+    other.claim(CONFIG)
+    other.release()
+
+
+def test_a_lock_whose_owner_was_killed_is_taken_over(tmp_path, caplog):
+    code = f"""
+import os, signal
+from robgan_tf.runtime.run_directory import RunDirectory
+RunDirectory({str(tmp_path / "run")!r}).claim({CONFIG!r})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL and (tmp_path / "run" / ".lock").exists()
+    run = RunDirectory(tmp_path / "run")
+    run.claim(CONFIG)
+    assert re.search(r"was left locked by process \d+ .* which is gone", caplog.text)
+    run.release()
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"file/run can't be written \(Not a directory\)"):
+        RunDirectory(tmp_path / "file" / "run").claim(CONFIG)

@@ -1,0 +1,76 @@
+"""Requests to stop: SIGTERM, as schedulers send it before they take a machine away, and SIGINT (Ctrl-C)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from typing import Callable
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequests:
+    """Whether somebody wants the run to stop. This one: nobody ever does."""
+
+    def requested(self) -> bool:
+        """Whether the run shall stop at the end of the current step."""
+        return False
+
+    @contextlib.contextmanager
+    def heeded(self):
+        """Within it, the run asks `requested` after each step and stops by itself."""
+        yield
+
+
+class StopSignals(StopRequests):
+    """Signals as requests: while a stage trains, the first one lets it end its step and save; else it ends the process.
+
+    A second one ends the process at once in any case. Files are whole at any moment, so nothing is lost by that but the
+    steps since the last checkpoint.
+
+    A thread of its own waits for the signals: a Python signal handler would run only once TensorFlow comes back from a
+    step, which may take minutes. To be made in the main thread before TensorFlow starts its own threads, since the
+    signals must be blocked in all of them.
+
+    The process ends with 128 + the number of the signal, as shells have it: 143 for SIGTERM, 130 for SIGINT.
+
+    Attributes:
+        exit_status: what a run that stopped by itself exits with; None where no signal has come.
+        before_exit: is called before the process is ended.
+    """
+
+    def __init__(self):
+        self.exit_status: int | None = None
+        self.before_exit: Callable[[], None] = lambda: None
+        self._heeded = False
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        threading.Thread(target=self._wait, daemon=True, name="stop signals").start()
+
+    def requested(self) -> bool:
+        return self.exit_status is not None
+
+    @contextlib.contextmanager
+    def heeded(self):
+        self._heeded = True
+        try:
+            yield
+        finally:
+            self._heeded = False
+
+    def _wait(self):
+        number = signal.sigwait(_SIGNALS)
+        self.exit_status = 128 + number
+        if self._heeded:
+            self._say(number, "stopping with a checkpoint after this step; once more to end at once")
+            number = signal.sigwait(_SIGNALS)
+        self._say(number, "ending; the same command goes on from the last checkpoint")
+        self.before_exit()
+        # Not sys.exit, which would end this thread alone.
+        os._exit(128 + number)
+
+    @staticmethod
+    def _say(number: int, what: str):
+        print(f"\n{signal.Signals(number).name}: {what}", file=sys.stderr, flush=True)
