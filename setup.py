@@ -54,7 +54,7 @@ setup(
         "gin-config>=0.5",
         "absl-py",
         "scikit-learn",  # the embedded digits
-        "pillow",  # sample grids
+        "pillow",  # image folders, prepare_imagenet, sample grids
         "tqdm",  # progress
     ],
     extras_require={

@@ -106,10 +106,12 @@ class CoTraining(Stage):
     def signs_of_collapse(self, metrics: dict) -> list[str]:
         """See `Stage`: a discriminator that is never wrong, fakes that are all alike or not of their class."""
         signs = []
+        if metrics["step"] < self.total_steps / 20:  # nobody knows anything yet
+            return signs
         if min(metrics["real_accuracy"], metrics["fake_accuracy"]) > _SATURATED:
             signs.append("the discriminator hardly ever takes fake for real: the generator gets little to learn from")
         chance = 1 / self.generator.num_classes
-        # At the beginning neither knows the classes. One that tells them of real images, but not of fakes, matters.
+        # Where neither knows the classes, it is early. One that tells them of real images, but not of fakes, matters.
         if metrics["class_accuracy"] > 3 * chance and metrics["generator_class_accuracy"] < 1.2 * chance:
             signs.append("the classes of fakes are at chance: the generator does not heed its labels")
         if metrics.get("diversity", 1.0) < _ALIKE:
