@@ -159,15 +159,17 @@ def test_wrong_flags_end_with_one_line_and_status_2(module, arguments, message):
     assert len(lines) == 1 and message in lines[0], failed.stderr
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_checkpoint(flags, tmp_path):
+def test_a_loss_that_is_never_finite_stops_the_run_and_names_step_cause_and_checkpoint(flags, tmp_path):
     broken = command(
         "train", *flags[:-1], f"--run_dir={tmp_path / 'run'}", "--gin_param=cotraining/linear.initial=1e38"
     )
     assert broken.returncode == 1
     last = broken.stderr.splitlines()[-1]
-    assert re.search("became (nan|inf)", last) and "of cotraining" in last and "There is no checkpoint yet" in last
+    assert re.search("became .*(nan|inf)", last) and "of cotraining" in last
+    assert "went back to the last checkpoint 3 times" in last and "Weights that are not finite: generator" in last
+    assert re.search("The last good checkpoint is .*cotraining/00000000; the same command goes on", last)
     assert "Traceback" not in broken.stderr
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert [path.name for path in (tmp_path / "run" / "checkpoints" / "cotraining").iterdir()] == ["00000000"]
 
 
 def test_a_run_folder_of_another_configuration_is_refused_and_named(run, flags):

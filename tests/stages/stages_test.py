@@ -105,6 +105,8 @@ def test_cotraining_moves_both_players_and_reports_finite_metrics():
         "real_accuracy",
         "fake_accuracy",
         "class_accuracy",
+        "generator_weight_norm",
+        "discriminator_weight_norm",
     }
     assert all(np.isfinite(value) for value in metrics.values())
     assert int(stage.step) == 3
@@ -268,7 +270,7 @@ def test_finetuning_freezes_the_generator_and_leaves_the_real_fake_head():
     assert all(same(frozen, generator))
     for old, new in zip(head, stage.classifier.discriminator.source_head.trainable_variables):
         np.testing.assert_array_equal(old, new.numpy())
-    assert set(metrics) == {"loss", "class_accuracy", "fake_class_accuracy"}
+    assert set(metrics) == {"loss", "classifier_weight_norm", "class_accuracy", "fake_class_accuracy"}
 
 
 def test_finetuning_without_generator_and_attacker_is_standard_training():
