@@ -57,8 +57,8 @@ def or_fail(function: Callable):
 def build_experiment(files, params):
     """Reads the configuration and makes the experiment; wrong input ends the program with status 2.
 
-    A file is looked for, and its includes too, as given and in all folders above the given files: `include
-    'gin/digits.gin'` works from any working directory.
+    A file is looked for, and its includes too, as given, in all folders above the given files, and in the checkout that
+    this package is part of: `include 'gin/digits.gin'` works from any working directory, and in files of your own.
     """
     import gin
 
@@ -69,6 +69,7 @@ def build_experiment(files, params):
             fail(f"--gin_file={file} does not exist; the repository's configurations are in gin/")
         for folder in pathlib.Path(file).resolve().parents:
             gin.add_config_file_search_path(str(folder))
+    gin.add_config_file_search_path(str(pathlib.Path(__file__).resolve().parents[1]))
     # For each folder where an include is not, gin would log an error.
     standard_logging.disable(standard_logging.ERROR)
     try:

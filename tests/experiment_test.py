@@ -188,6 +188,14 @@ def test_wrong_configuration_ends_with_one_line_and_status_2(make_experiment, ca
     assert re.search(message, lines[0]), lines[0]
 
 
+def test_a_configuration_of_ones_own_may_include_the_repositorys_from_anywhere(tmp_path, monkeypatch, digits_dir):
+    (tmp_path / "mine.gin").write_text('include "gin/digits.gin"\n' + "\n".join(SMALL))
+    monkeypatch.chdir(tmp_path)
+    gin.clear_config()
+    experiment = command_line.build_experiment(["mine.gin"], [f"digits.data_dir = '{digits_dir}'"])
+    assert experiment.cotraining.total_steps == 6
+
+
 def test_wrong_data_ends_with_one_line_and_status_2(make_experiment, capsys, tmp_path):
     (tmp_path / "empty").mkdir()
     for params, message in [
