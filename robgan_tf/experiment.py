@@ -69,7 +69,7 @@ class Experiment:
     with them is found before a file is written or a step is done.
 
     Args:
-        data: makes the data set: `@digits`, `@tfds_images` or `@image_folder`.
+        data: makes the data set: `@digits`, `@tfds_images`, `@image_folder` or `@tfrecord_images`.
         discriminator: makes the discriminator, whose class branch is the classifier.
         generator: makes the generator; None for adversarial training.
         cotraining: makes the first stage; None to start with fine-tuning.
