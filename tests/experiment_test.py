@@ -86,7 +86,7 @@ def metrics(run_directory):
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
-@pytest.mark.parametrize(("stage", "step"), [("cotraining", 5), ("finetuning", 6)])
+@pytest.mark.parametrize(("stage", "step"), [("cotraining", 5), pytest.param("finetuning", 6, marks=pytest.mark.slow)])
 def test_stop_and_continue_equals_uninterrupted(make_experiment, kill_at, tmp_path, stage, step):
     undisturbed, stopped = RunDirectory(tmp_path / "undisturbed"), RunDirectory(tmp_path / "stopped")
     stages = ("cotrain", "finetune")
@@ -115,6 +115,7 @@ def test_stages_out_of_order_say_what_is_missing(make_experiment, tmp_path):
     assert not run.path.exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_two_replicas_goes_through_all_stages(make_experiment, tmp_path):
     run = RunDirectory(tmp_path / "run")
     experiment = make_experiment("configure.replicas = 2")
