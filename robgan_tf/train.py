@@ -3,6 +3,8 @@
 Runs co-training, fine-tuning, evaluation and export in order. The same command again continues where the run stopped,
 and does nothing when it is done. SIGTERM or Ctrl-C: it stops with a checkpoint at the end of the step, and exits with
 143 or 130; once more, and it ends at once.
+
+On several machines: the same command on each, with a TF_CONFIG that names them all (docs/distributed.md).
 """
 
 from __future__ import annotations
@@ -22,14 +24,24 @@ def train():
     """Trains what the flags say."""
     if not FLAGS.gin_file:
         command_line.fail("--gin_file is missing, e.g. --gin_file=gin/digits.gin")
+    if FLAGS.dry_run and os.environ.pop("TF_CONFIG", None):
+        print("The dry run is of one machine alone; TF_CONFIG is ignored.")
     from robgan_tf.runtime.signals import StopSignals
 
     signals = StopSignals()  # before TensorFlow is imported, and starts its threads
+    from robgan_tf.runtime import workers
+
+    with workers.rejoining([sys.executable, "-m", "robgan_tf.train", *sys.argv[1:]]):
+        _train(signals)
+
+
+def _train(signals):
     from robgan_tf.experiment import NotTrainedError
     from robgan_tf.runtime.checkpoints import CheckpointError
     from robgan_tf.runtime.loop import Stopped
     from robgan_tf.runtime.monitoring import NonFiniteLossError
-    from robgan_tf.runtime.run_directory import RunDirectory
+    from robgan_tf.runtime.run_directory import RunDirectory, operative_config
+    from robgan_tf.runtime.workers import LOST
 
     experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
     stages = tuple(FLAGS.stages) or experiment.stages
@@ -39,30 +51,33 @@ def train():
             f"--stages={','.join(stages)}: this configuration has no {', '.join(unknown)}; it has "
             f"{','.join(experiment.stages)}"
         )
-    import gin
-
     name = os.path.splitext(os.path.basename(FLAGS.gin_file[-1]))[0]
     run_dir = FLAGS.run_dir or os.path.join("runs", name)
     if FLAGS.dry_run:
+        import gin
+
         from robgan_tf import plan
 
         print(gin.operative_config_str())
         for line in plan.report(experiment, run_dir):
             print(line, flush=True)
         return
-    run_directory = RunDirectory(run_dir)
-    command_line.or_fail(lambda: run_directory.claim(gin.operative_config_str(max_line_length=10**6)))
+    run_directory = RunDirectory(run_dir, experiment.workers)
+    command_line.or_fail(lambda: run_directory.claim(operative_config()))
     print(experiment.summary())
     signals.before_exit = run_directory.release
     experiment.stops = signals
     try:
         experiment.run(run_directory, stages)
+        experiment.workers.highest(0)  # none leaves before all are done
     except NotTrainedError as error:
         command_line.fail(str(error))
     except Stopped as error:
         print(f"stopped {error}: the same command goes on from there", file=sys.stderr)
-        sys.exit(signals.exit_status)
+        sys.exit(error.exit_status)
     except Exception as error:
+        if experiment.workers.count > 1 and isinstance(error, LOST):
+            raise  # this worker will start anew
         if not isinstance(error, (NonFiniteLossError, CheckpointError)):
             traceback.print_exc()
         checkpoint = run_directory.last_checkpoint()
@@ -80,4 +95,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<name of the gin file> if not given.")
     flags.DEFINE_list("stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.")
     flags.DEFINE_bool("dry_run", False, "Print the configuration, and what the run would need, and stop.")
-    command_line.main(train)
+    command_line.main(train, several_workers=True)

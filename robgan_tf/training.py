@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Callable
 
 import gin
+import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.datasets import TrainingSplit
+from robgan_tf.data.service import served_batches
 from robgan_tf.runtime.checkpoints import Checkpoints
-from robgan_tf.runtime.loop import Periodic, TrainingLoop
+from robgan_tf.runtime.loop import Periodic, Stopped, TrainingLoop
 from robgan_tf.runtime.monitoring import MetricsLog, NonFiniteLossError
 from robgan_tf.runtime.run_directory import RunDirectory
 from robgan_tf.runtime.signals import StopRequests
@@ -22,7 +25,9 @@ from robgan_tf.stages.stage import Stage
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Upkeep:
-    """How a run is looked after. Nothing of it has a part in what is learnt: it may change between two starts.
+    """How a run is looked after: it may change between two starts.
+
+    Nothing of it has a part in what is learnt, but for steps that break: what a run goes back to then, and how often.
 
     Attributes:
         log_every: steps between two entries of the metrics.
@@ -32,9 +37,11 @@ class Upkeep:
         keep_every: checkpoints at multiples of so many steps are kept, too; 0 for none.
         max_rollbacks: how often a stage goes back to its last checkpoint after a step that is not finite, before it
             gives up.
+        data_services: addresses of tf.data services that make the training batches, ("grpc://host:port", ...), see
+            `tools/data_service.py`; none for this process.
 
     Raises:
-        ValueError: for a number out of its range.
+        ValueError: for a number out of its range, or something that is no address.
     """
 
     log_every: int = 50
@@ -43,6 +50,7 @@ class Upkeep:
     keep_checkpoints: int = 2
     keep_every: int = 0
     max_rollbacks: int = 3
+    data_services: Sequence[str] = ()
 
     def __post_init__(self):
         for name, least in (("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1), ("keep_every", 0)):
@@ -53,6 +61,9 @@ class Upkeep:
             raise ValueError(f"Upkeep.checkpoint_minutes must be > 0, got {self.checkpoint_minutes}.")
         if self.max_rollbacks < 0:
             raise ValueError(f"Upkeep.max_rollbacks must be >= 0, got {self.max_rollbacks}.")
+        services = self.data_services
+        if isinstance(services, str) or not all(re.fullmatch(r"\w+://[^\s/]+:\d+", service) for service in services):
+            raise ValueError(f'Upkeep.data_services must be like ("grpc://host:5000",), got {services!r}.')
 
 
 class StageTraining:
@@ -75,6 +86,7 @@ class StageTraining:
             stage.checkpoint_objects(),
             upkeep.keep_checkpoints,
             upkeep.keep_every,
+            run_directory.workers,
         )
         self._notes = {}
 
@@ -118,23 +130,44 @@ class StageTraining:
         while True:
             try:
                 with self.stops.heeded():
-                    return self._fit(split, seed, augment, noise, periodics)
+                    self._fit(split, seed, augment, noise, periodics)
+                break
             except NonFiniteLossError as error:
                 self._roll_back(error)
+        # A request that came after the last step had looked for one.
+        (status,) = self.run_directory.workers.highest(self.stops.requested())
+        if status:
+            raise Stopped(f"after the last step of {stage.name_of_stage}", int(status))
 
     def _fit(self, split, seed, augment, noise, periodics):
         stage, upkeep = self.stage, self.upkeep
         first_step, skipped = stage.steps_done, self._notes.get("skipped", 0)
         self.run_directory.forget_metrics_after(stage.name_of_stage, first_step)
-        batches = training_batches(
-            split,
-            stage.images_per_step,
-            first_step=first_step + skipped,
-            steps=stage.total_steps + skipped,
-            seed=seed,
-            augment=augment,
-            noise=noise,
-        )
+
+        def part_of_batches(workers, worker):
+            return training_batches(
+                split,
+                stage.images_per_step,
+                first_step=first_step + skipped,
+                steps=stage.total_steps + skipped,
+                seed=seed,
+                augment=augment,
+                noise=noise,
+                workers=workers,
+                worker=worker,
+            )
+
+        def of_this_worker(context):
+            workers, worker = context.num_input_pipelines, context.input_pipeline_id
+            batches = served_batches(part_of_batches, upkeep.data_services, workers, worker)
+            replicas = context.num_replicas_in_sync
+            if replicas > workers:
+                batches = batches.rebatch(stage.images_per_step // replicas, drop_remainder=True)
+            # Without an end, replicas need not ask one another before each step whether all have a batch, and the
+            # shapes stay known. `fit` is told how many steps there are.
+            return batches.repeat()
+
+        batches = tf.distribute.get_strategy().distribute_datasets_from_function(of_this_worker)
         with MetricsLog(stage, self.run_directory, upkeep.log_every, self._notes.get("metrics")) as log:
             loop = TrainingLoop(
                 stage,

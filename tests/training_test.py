@@ -1,5 +1,6 @@
 """The training of one stage in a run: broken steps, checkpoints, stop requests."""
 
+import contextlib
 import json
 import re
 
@@ -111,6 +112,26 @@ def test_a_run_that_is_stopped_after_a_rollback_goes_on_behind_the_broken_batch(
     with pytest.raises(Stopped, match="after step"):
         train(InOrder(poisoned=[1, 5]), run="stopped", stops=After())
     assert_equal(train(InOrder(poisoned=[1, 5]), run="stopped"), whole)
+
+
+def test_a_request_to_stop_that_comes_behind_the_last_step_is_heeded_too(train, tmp_path):
+    class Late(StopRequests):
+        """Asks to stop once training is over."""
+
+        over = False
+
+        @contextlib.contextmanager
+        def heeded(self):
+            yield
+            self.over = True
+
+        def requested(self):
+            return 143 if self.over else 0
+
+    with pytest.raises(Stopped, match="after the last step of finetuning") as error:
+        train(InOrder(), run="stopped", stops=Late())
+    assert error.value.exit_status == 143
+    assert_equal(train(InOrder(), run="stopped"), train(InOrder(), run="whole"))
 
 
 def test_a_run_that_breaks_again_and_again_gives_up_with_a_diagnosis(train, tmp_path):

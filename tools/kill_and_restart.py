@@ -86,6 +86,7 @@ def disturbed(run_dir: pathlib.Path, log, first: float, whole: float) -> list[di
     kills = []
     while len(kills) < FLAGS.kills:
         wait = moments.uniform(0.3 * first, first + 0.4 * (whole - first))
+        began = time.monotonic()
         process = start(run_dir, log)
         try:
             status = process.wait(timeout=wait)
@@ -100,7 +101,10 @@ def disturbed(run_dir: pathlib.Path, log, first: float, whole: float) -> list[di
             continue
         if status:
             sys.exit(f"error: a start failed with status {status}, see {log.name}")
-        # Finished before it was killed: away with the last results, for the kills that are left.
+        # Finished before it was killed. The machine may have been slower before: the moments are drawn from less time.
+        faster = min(1, (time.monotonic() - began) / whole)
+        first, whole = first * faster, whole * faster
+        # Away with the last results, for the kills that are left.
         shutil.rmtree(run_dir / "export", ignore_errors=True)
         (run_dir / "robustness.json").unlink(missing_ok=True)
         for stage in ("finetuning", "finetuning_best", *(["cotraining"] if moments.random() < 0.5 else [])):

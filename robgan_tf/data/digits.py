@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
+import pathlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -71,11 +73,20 @@ def is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     return builder.data_path.exists() and builder.is_prepared()
 
 
+@contextlib.contextmanager
+def preparing(folder):
+    """Within it, no other process prepares data in `folder`: TFDS removes what another one has half-written there."""
+    folder = pathlib.Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".preparing.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def prepared_digits(data_dir: str | None = None) -> Digits:
     """The `Digits` builder, prepared on disk; the first call writes about 0.5 MB, later calls only look.
 
-    Several processes may start at once: TFDS writes into a folder of its own and renames it, and whoever comes second
-    uses what the first has written.
+    Several processes may start at once: one writes, the others wait for it.
 
     Args:
         data_dir: TFDS folder; None is TFDS's default, ~/tensorflow_datasets.
@@ -91,15 +102,17 @@ def prepared_digits(data_dir: str | None = None) -> Digits:
         return builder
     tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces even a quarter second of work in bold
-            builder.download_and_prepare(
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
-            )
+        with preparing(builder.data_dir_root):
+            builder = Digits(data_dir=data_dir)
+            # Another process may have been faster. TFDS announces even a quarter second of work in bold.
+            if not is_prepared(builder):
+                with contextlib.redirect_stdout(io.StringIO()):
+                    builder.download_and_prepare(
+                        download_config=tfds.download.DownloadConfig(try_download_gcs=False, compute_stats="skip")
+                    )
     except OSError as error:
-        builder = Digits(data_dir=data_dir)
-        if not is_prepared(builder):  # so it was not another process that was faster
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"digits: can't prepare the data in {builder.data_dir} ({reason}); give a writable data_dir."
-            ) from error
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"digits: can't prepare the data in {builder.data_dir} ({reason}); give a writable data_dir."
+        ) from error
     return builder

@@ -22,7 +22,7 @@ from robgan_tf.data.datasets import (
     some,
     with_progress,
 )
-from robgan_tf.data.digits import is_prepared, prepared_digits
+from robgan_tf.data.digits import is_prepared, prepared_digits, preparing
 
 # What to do about a set that is too large for memory.
 _RECORDS = "prepare records with tools/prepare_imagenet.py --tfds"
@@ -160,7 +160,10 @@ def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> t
             "set tfds_images.download = True to fetch it, or data_dir to where it is."
         )
     try:
-        builder.download_and_prepare()
+        with preparing(folder):
+            builder = tfds.builder(name, data_dir=data_dir)
+            if not is_prepared(builder):  # another process may have been faster
+                builder.download_and_prepare()
     except Exception as error:  # whatever went wrong outside: network, disk, checksum, files to be fetched by hand
         raise ValueError(
             f"tfds_images: {name!r} could not be downloaded and prepared in {folder}: {first_line(error)}"

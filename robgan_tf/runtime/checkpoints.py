@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data.manifest import sha256
+from robgan_tf.runtime.workers import Workers
 
 _CHECKSUMS = "checksums.json"
 
@@ -30,11 +31,18 @@ class Checkpoints:
         objects: what is saved, by name: models, optimizers, variables.
         keep: number of newest ones to keep.
         keep_every: keeps those at multiples of so many steps, too; 0 for none.
-        writer: whether this process writes them. Of several that train together one does; the others take part, since
-            values may have to be gathered, and write nothing that stays.
+        workers: the processes that train together. All must save and restore at the same steps; the chief alone reads
+            and writes.
     """
 
-    def __init__(self, folder: pathlib.Path, objects: dict, keep: int = 2, keep_every: int = 0, writer: bool = True):
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        objects: dict,
+        keep: int = 2,
+        keep_every: int = 0,
+        workers: Workers | None = None,
+    ):
         if keep < 1 or keep_every < 0:
             raise ValueError(
                 f"Checkpoints to keep: the newest must be 1 or more and every 0 or more, got {keep} and {keep_every}."
@@ -43,12 +51,12 @@ class Checkpoints:
         self.objects = objects
         self.keep = keep
         self.keep_every = keep_every
-        self.writer = writer
+        self.workers = workers or Workers()
 
     @property
     def steps(self) -> list[int]:
         """Steps that there are checkpoints of, in rising order."""
-        return steps_in(self.folder)
+        return self.workers.on_chief(lambda: steps_in(self.folder))
 
     def save(self, step: int, notes: dict | None = None):
         """Writes a checkpoint; what is not to be kept goes once it is there.
@@ -60,30 +68,31 @@ class Checkpoints:
         Raises:
             CheckpointError: where it can't be written, e.g. for lack of space; those before stay as they were.
         """
+        self.workers.on_chief(lambda: self._write(step, notes or {}))
+
+    def _write(self, step: int, notes: dict):
         final = self.folder / f"{step:08d}"
-        partial = self.folder / (f".{step:08d}.partial" if self.writer else f".{step:08d}.of-process-{os.getpid()}")
+        partial = self.folder / f".{step:08d}.partial"
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             tf.train.Checkpoint(**self.objects).write(str(partial / "values"))
-            if self.writer:
-                (partial / "notes.json").write_text(json.dumps(notes or {}))
-                sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
-                (partial / _CHECKSUMS).write_text(json.dumps(sums))
-                for path in partial.iterdir():
-                    _flush(path)
-                if final.exists():  # a run that fell back to an earlier one came here again
-                    _remove(final)
-                os.replace(partial, final)
-                _flush(self.folder)
+            (partial / "notes.json").write_text(json.dumps(notes))
+            sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+            (partial / _CHECKSUMS).write_text(json.dumps(sums))
+            for path in partial.iterdir():
+                _flush(path)
+            if final.exists():  # a run that fell back to an earlier one came here again
+                _remove(final)
+            os.replace(partial, final)
+            _flush(self.folder)
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(self._why_not_written(step, error)) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-        if self.writer:
-            for old in self.steps[: -self.keep]:
-                if not self.keep_every or old % self.keep_every:
-                    _remove(self.folder / f"{old:08d}")
+        for old in steps_in(self.folder)[: -self.keep]:
+            if not self.keep_every or old % self.keep_every:
+                _remove(self.folder / f"{old:08d}")
 
     def restore(self) -> dict | None:
         """Loads the newest whole checkpoint into the objects.
@@ -96,18 +105,24 @@ class Checkpoints:
         Raises:
             CheckpointError: where there are checkpoints, but none is whole.
         """
+        newest = self.workers.on_chief(self._newest_whole)
+        if newest is None:
+            return None
+        with self.workers.copy_of(newest) as path:
+            values = tf.train.Checkpoint(**self.objects).read(str(path / "values"))
+            values.assert_existing_objects_matched()
+            return json.loads((path / "notes.json").read_text())
+
+    def _newest_whole(self) -> pathlib.Path | None:
         damages = []
-        for step in reversed(self.steps):
+        for step in reversed(steps_in(self.folder)):
             path = self.folder / f"{step:08d}"
             damage = _damage(path)
             if damage is None:
-                values = tf.train.Checkpoint(**self.objects).read(str(path / "values"))
-                values.assert_existing_objects_matched()
-                return json.loads((path / "notes.json").read_text())
+                return path
             damages.append(f"{path} ({damage})")
             logging.warning("checkpoint %s is damaged (%s): the one before is used", path, damage)
-            if self.writer:
-                _set_aside(path)
+            _set_aside(path)
         if damages:
             raise CheckpointError(
                 f"no checkpoint is whole: {', '.join(damages)}. They were renamed to <step>.damaged; put a copy in "
@@ -121,7 +136,7 @@ class Checkpoints:
         free = shutil.disk_usage(existing).free
         message = f"the checkpoint of step {step} could not be written to {self.folder} "
         message += f"({_reason(error)}). It needs {needed / 2**20:.2f} MiB and {free / 2**20:.2f} MiB are free. "
-        steps = self.steps
+        steps = steps_in(self.folder)
         return message + (f"Those before are whole, the newest is of step {steps[-1]}." if steps else "")
 
     def _variables(self) -> list[tf.Variable]:
@@ -139,7 +154,7 @@ def steps_in(folder: pathlib.Path) -> list[int]:
 
 def clear_strays(folder: pathlib.Path):
     """Removes what killed processes left half-written below `folder`. To be called by the owner of the run alone."""
-    for pattern in (".*.partial", ".*.of-process-*", ".*.removed"):
+    for pattern in (".*.partial", ".*.removed"):
         for path in folder.rglob(pattern):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 

@@ -13,7 +13,15 @@ from robgan_tf.runtime.monitoring import MetricsLog
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and did so with a checkpoint of its last step."""
+    """The run was asked to stop, and did so with a checkpoint of its last step.
+
+    Attributes:
+        exit_status: what the process shall exit with.
+    """
+
+    def __init__(self, message: str, exit_status: int):
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class Periodic:
@@ -43,7 +51,8 @@ class TrainingLoop(keras.callbacks.Callback):
         periodics: what else is to be done.
         checkpoint_every: steps between two checkpoints.
         checkpoint_minutes: a checkpoint comes after so many minutes without one, too.
-        stop_requested: tells whether the run shall stop at the end of the current step.
+        stop_requested: tells whether the run shall stop at the end of the current step: returns the status to exit with
+            then, else 0.
         notes: returns what checkpoints keep beside the stage's own values.
     """
 
@@ -55,7 +64,7 @@ class TrainingLoop(keras.callbacks.Callback):
         periodics: Sequence[Periodic],
         checkpoint_every: int,
         checkpoint_minutes: float,
-        stop_requested: Callable[[], bool],
+        stop_requested: Callable[[], int],
         notes: Callable[[], dict],
     ):
         super().__init__()
@@ -93,10 +102,11 @@ class TrainingLoop(keras.callbacks.Callback):
         if scalars or due(self.log.every):
             self.log.write(scalars)
         # 4. A checkpoint of all of that.
-        stop = self.stop_requested()
         overdue = time.monotonic() - self._saved_at > 60 * self.checkpoint_minutes
+        # Workers that train together do so at the same step, whichever of them was asked to or has the slower clock.
+        stop, overdue = self.checkpoints.workers.highest(self.stop_requested(), overdue)
         if stop or overdue or due(self.checkpoint_every):
             self.checkpoints.save(self._done, self.notes())
             self._saved_at = time.monotonic()
         if stop:
-            raise Stopped(f"after step {self._done} of {self.stage.name_of_stage}")
+            raise Stopped(f"after step {self._done} of {self.stage.name_of_stage}", int(stop))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 
@@ -40,6 +41,7 @@ class MetricsLog:
         self.stage = stage
         self.run_directory = run_directory
         self.every = every
+        self._writes = run_directory.workers.is_chief
         self._step = stage.steps_done
         self._signs = []
         state = state or {"sums": {}, "steps": 0, "seconds": 0.0}
@@ -54,9 +56,12 @@ class MetricsLog:
     def __enter__(self) -> MetricsLog:
         # Over all parts of a run that was interrupted.
         self._start = time.monotonic() - self.run_directory.last_wall_seconds()
-        self.run_directory.path.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.run_directory.metrics, "a")
-        self._writer = tf.summary.create_file_writer(str(self.run_directory.tensorboard / self.stage.name_of_stage))
+        if self._writes:
+            self.run_directory.path.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.run_directory.metrics, "a")
+            self._writer = tf.summary.create_file_writer(str(self.run_directory.tensorboard / self.stage.name_of_stage))
+        else:
+            self._file, self._writer = open(os.devnull, "a"), tf.summary.create_noop_writer()
         self._bar = tqdm.tqdm(
             total=self.stage.total_steps,
             initial=self._step,
@@ -65,6 +70,7 @@ class MetricsLog:
             # A line now and then where nobody watches, instead of a bar.
             mininterval=0.5 if sys.stderr.isatty() else 30,
             dynamic_ncols=True,
+            disable=not self._writes,
         )
         return self
 
@@ -121,6 +127,6 @@ class MetricsLog:
                 tf.summary.scalar(f"{self.stage.name_of_stage}/{name}", value)
         signs = self.stage.signs_of_collapse(record)
         for sign in signs:
-            if sign not in self._signs:  # once, until it goes away
+            if self._writes and sign not in self._signs:  # once, until it goes away
                 logging.warning("step %d of %s: %s.", self._step, self.stage.name_of_stage, sign)
         self._signs = signs

@@ -10,11 +10,15 @@ import platform
 import re
 import time
 
+import gin
 from absl import logging
 
 from robgan_tf.runtime.checkpoints import clear_strays, steps_in
+from robgan_tf.runtime.workers import Workers
 
 _LOCK = ".lock"
+# What a process that was killed at its very start leaves.
+_BEFORE_CONFIG = {_LOCK, ".config.gin.partial"}
 
 
 class RunDirectory:
@@ -22,10 +26,12 @@ class RunDirectory:
 
     Args:
         path: the folder.
+        workers: the processes that train together; the chief alone reads and writes.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, workers: Workers | None = None):
         self.path = pathlib.Path(path)
+        self.workers = workers or Workers()
         self._lock_file = None
 
     @property
@@ -67,8 +73,19 @@ class RunDirectory:
 
         Raises:
             ValueError: where it was made by another configuration, with the bindings that differ; where another process
-                works in it; where it is no folder of a run or can't be written.
+                works in it; where it is no folder of a run or can't be written; where workers that train together
+                have different configurations.
         """
+        chiefs = self.workers.on_chief(lambda: self._claim(operative_config) or operative_config)
+        differences = config_differences(chiefs, operative_config)
+        if self.workers.highest(bool(differences))[0]:
+            self.release()
+            raise ValueError(
+                f"The workers have different configurations{': ' if differences else ''}{'; '.join(differences)}. "
+                f"Start all of them with the same command."
+            )
+
+    def _claim(self, operative_config: str):
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--run_dir={self.path} is a file; give a folder.")
         # Before the lock, so that a folder that is refused is left as it is; and after it, since another process may
@@ -92,7 +109,7 @@ class RunDirectory:
                     f"{self.path} was made by another configuration: {'; '.join(differences)}. "
                     f"Give a new --run_dir, or the configuration it was made with ({self.config})."
                 )
-        elif self.path.is_dir() and {path.name for path in self.path.iterdir()} - {_LOCK}:
+        elif self.path.is_dir() and {path.name for path in self.path.iterdir()} - _BEFORE_CONFIG:
             raise ValueError(
                 f"--run_dir={self.path} is not empty and holds no run (no config.gin): give a new or empty folder."
             )
@@ -126,7 +143,7 @@ class RunDirectory:
         self._lock_file = file
 
     def release(self):
-        """Gives the lock back."""
+        """Gives the lock back, where this process has it."""
         if self._lock_file is not None:
             (self.path / _LOCK).unlink()
             self._lock_file.close()
@@ -134,6 +151,8 @@ class RunDirectory:
 
     def forget_metrics_after(self, stage: str, step: int):
         """Removes the lines of a stage behind `step`: a run that goes on from there will write them again."""
+        if not self.workers.is_chief:
+            return
         records = self._metric_records()
         kept = [record for record in records if record["stage"] != stage or record["step"] <= step]
         if self.metrics.exists():
@@ -172,6 +191,12 @@ def write_text(path: pathlib.Path, text: str):
 def write_json(path: pathlib.Path, content: dict):
     """Writes `content` as JSON, see `write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def operative_config() -> str:
+    """Returns all of gin's bindings that were used, a line each."""
+    config = gin.operative_config_str(max_line_length=10**6)
+    return re.sub("={80,}", "=" * 80, config)  # gin draws lines of this length
 
 
 def bindings(config: str) -> dict[str, str]:

@@ -15,9 +15,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopRequests:
     """Whether somebody wants the run to stop. This one: nobody ever does."""
 
-    def requested(self) -> bool:
-        """Whether the run shall stop at the end of the current step."""
-        return False
+    def requested(self) -> int:
+        """The status to exit with where the run shall stop at the end of the current step, else 0."""
+        return 0
 
     @contextlib.contextmanager
     def heeded(self):
@@ -38,19 +38,18 @@ class StopSignals(StopRequests):
     The process ends with 128 + the number of the signal, as shells have it: 143 for SIGTERM, 130 for SIGINT.
 
     Attributes:
-        exit_status: what a run that stopped by itself exits with; None where no signal has come.
         before_exit: is called before the process is ended.
     """
 
     def __init__(self):
-        self.exit_status: int | None = None
+        self._exit_status = 0
         self.before_exit: Callable[[], None] = lambda: None
         self._heeded = False
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         threading.Thread(target=self._wait, daemon=True, name="stop signals").start()
 
-    def requested(self) -> bool:
-        return self.exit_status is not None
+    def requested(self) -> int:
+        return self._exit_status
 
     @contextlib.contextmanager
     def heeded(self):
@@ -62,7 +61,7 @@ class StopSignals(StopRequests):
 
     def _wait(self):
         number = signal.sigwait(_SIGNALS)
-        self.exit_status = 128 + number
+        self._exit_status = 128 + number
         if self._heeded:
             self._say(number, "stopping with a checkpoint after this step; once more to end at once")
             number = signal.sigwait(_SIGNALS)

@@ -206,8 +206,9 @@ class CoTraining(Stage):
         """Gives the averaged generator batch-norm statistics of its own ("standing statistics").
 
         Averaged weights make other feature maps than those that the generator's running averages were taken from. So
-        the running averages start anew and see `batches` batches of the averaged generator. A pure function of its
-        weights. To be called before the averaged generator is sampled from, outside of a training step.
+        the running averages start anew and see `batches` batches of `batch_size`, over all replicas, of the averaged
+        generator. A pure function of its weights. To be called before the averaged generator is sampled from, outside
+        of a training step.
         """
         generator = self.average_generator
         for layer in generator.batch_norm_layers:
@@ -215,12 +216,14 @@ class CoTraining(Stage):
             layer.moving_variance.assign(tf.ones_like(layer.moving_variance))
 
         for seed in step_seeds(self.seed, 0, batches):
-            self._observe(seed, batch_size)
+            self._observe(seed, max(batch_size // tf.distribute.get_strategy().num_replicas_in_sync, 1))
 
     @tf.function
-    def _observe(self, seed, batch_size: int):
+    def _observe(self, seed, replica_batch_size: int):
         def observe():
             generator = self.average_generator
-            generator(generator_inputs(seed, batch_size, generator.latent_dim, generator.num_classes), training=True)
+            generator(
+                generator_inputs(seed, replica_batch_size, generator.latent_dim, generator.num_classes), training=True
+            )
 
         tf.distribute.get_strategy().run(observe)

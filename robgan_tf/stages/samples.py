@@ -95,6 +95,9 @@ class SampleGrids:
         grids = {"generated": _labelled(generated, [names[label] for label in labels])}
         if self.stage.attacker is not None:
             grids["attack"] = self._attack_grid()
+        diversity = {"diversity": float(tf.reduce_mean(tf.math.reduce_std(generated, axis=1)))}
+        if not self.run_directory.workers.is_chief:
+            return diversity
         folder = self.run_directory.samples
         folder.mkdir(parents=True, exist_ok=True)
         writer = tf.summary.create_file_writer(str(self.run_directory.tensorboard / self.stage.name_of_stage))
@@ -103,7 +106,7 @@ class SampleGrids:
             with writer.as_default(step=step):
                 tf.summary.image(name, np.asarray(grid)[np.newaxis])
         writer.close()
-        return {"diversity": float(tf.reduce_mean(tf.math.reduce_std(generated, axis=1)))}
+        return diversity
 
     def _attack_grid(self) -> PIL.Image.Image:
         examples = self.data.train.take(_COLUMNS, self.seed)

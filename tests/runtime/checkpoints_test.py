@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from robgan_tf.runtime.checkpoints import CheckpointError, Checkpoints, clear_strays, steps_in
+from robgan_tf.runtime.run_directory import RunDirectory
 
 
 @pytest.fixture
@@ -110,22 +111,13 @@ def test_saving_a_step_again_replaces_it(saved):
 
 def test_what_a_kill_left_is_no_checkpoint_and_goes(saved):
     checkpoints, _ = saved
-    for name in (".00000004.partial", ".00000002.removed", ".00000004.of-process-7"):
+    for name in (".00000004.partial", ".00000002.removed"):
         (checkpoints.folder / name).mkdir()
         (checkpoints.folder / name / "values.index").write_text("half")
     (checkpoints.folder / ".notes.json.partial").write_text("half")
     assert checkpoints.steps == [1, 2, 3]
     clear_strays(checkpoints.folder.parent)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["00000001", "00000002", "00000003"]
-
-
-def test_a_process_that_is_not_the_writer_leaves_nothing(saved, tmp_path):
-    checkpoints, variable = saved
-    other = Checkpoints(checkpoints.folder, {"variable": variable}, writer=False)
-    other.save(4)
-    assert checkpoints.steps == [1, 2, 3]
-    assert [path.name for path in checkpoints.folder.iterdir() if path.name.startswith(".")] == []
-    assert other.restore() == {"noted": 3}
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
@@ -162,3 +154,19 @@ def test_a_full_disk_leaves_those_before_whole_and_says_how_much_was_needed(smal
     assert not [path for path in checkpoints.folder.iterdir() if path.name.startswith(".")]
     checkpoints.restore()
     assert (variable.numpy() == before).all()
+
+
+def test_a_disk_that_becomes_read_only_is_named_and_what_is_there_can_be_read(small_disk):
+    variable = tf.Variable(1.0)
+    checkpoints = Checkpoints(small_disk / "stage", {"variable": variable})
+    checkpoints.save(1)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    variable.assign(2.0)
+    with pytest.raises(
+        CheckpointError, match="step 2 could not be written .*Read-only file system.*newest is of step 1"
+    ):
+        checkpoints.save(2)
+    checkpoints.restore()
+    assert float(variable) == 1
+    with pytest.raises(ValueError, match=r"can't be written \(Read-only file system\): give another"):
+        RunDirectory(small_disk / "run").claim("A.b = 1\n")

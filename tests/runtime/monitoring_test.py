@@ -1,7 +1,9 @@
 """The metrics of a stage, and what happens around its steps."""
 
+import itertools
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -119,6 +121,16 @@ def test_checkpoints_come_by_steps_by_minutes_and_at_the_end(tmp_path):
     assert Checkpoints(tmp_path / "steps" / "checkpoints" / "counting", {}).steps == [5, 7]
     run(tmp_path / "minutes", checkpoint_minutes=-1)  # always overdue
     assert Checkpoints(tmp_path / "minutes" / "checkpoints" / "counting", {}).steps == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_clock_that_goes_backwards_changes_nothing(tmp_path, monkeypatch):
+    now = itertools.count(1e9, -3600)
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    lines = run(tmp_path)
+    assert steps_of(lines) == [3, 6, 7] and all(line["images_per_second"] > 0 for line in lines)
+    seconds = [line["wall_seconds"] for line in lines]
+    assert seconds == sorted(seconds) and 0 <= seconds[0] and seconds[-1] < 60
+    assert Checkpoints(tmp_path / "checkpoints" / "counting", {}).steps == [5, 7]  # none for being overdue
 
 
 def test_a_sign_of_collapse_is_told_once_until_it_goes_away(tmp_path, caplog):

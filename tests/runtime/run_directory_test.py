@@ -8,11 +8,19 @@ import signal
 import subprocess
 import sys
 
+import gin
 import pytest
 import tensorflow as tf
 
+from robgan_tf.players.threat_model import LInf
 from robgan_tf.runtime.checkpoints import Checkpoints
-from robgan_tf.runtime.run_directory import RunDirectory, bindings, config_differences, write_text
+from robgan_tf.runtime.run_directory import (
+    RunDirectory,
+    bindings,
+    config_differences,
+    operative_config,
+    write_text,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """# Parameters for Foo:
@@ -115,7 +123,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not (tmp_path / "run" / ".lock").exists()
 
 
+def test_a_folder_that_a_kill_left_without_a_whole_configuration_is_taken(tmp_path):
+    (tmp_path / ".lock").write_text("process 1")
+    (tmp_path / ".config.gin.partial").write_text("half")
+    run = RunDirectory(tmp_path)
+    run.claim(CONFIG)
+    run.release()
+    assert [path.name for path in tmp_path.iterdir()] == ["config.gin"] and run.config.read_text() == CONFIG
+
+
 def test_a_folder_that_cannot_be_written_is_refused_in_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"file/run can't be written \(Not a directory\)"):
         RunDirectory(tmp_path / "file" / "run").claim(CONFIG)
+
+
+def test_the_operative_configuration_has_a_line_for_each_binding_and_no_longer_ones():
+    gin.parse_config("LInf.epsilon = 0.25")
+    LInf()
+    config = operative_config()
+    assert bindings(config) == {"LInf.epsilon": "0.25"}
+    assert max(map(len, config.splitlines())) <= 120

@@ -23,7 +23,7 @@ with stops.heeded():
         time.sleep(10 if sys.argv[1] == "stuck" else 0.05)
         if stops.requested():
             print("saved", flush=True)
-            sys.exit(stops.exit_status)
+            sys.exit(stops.requested())
 sys.exit(9)
 """
 

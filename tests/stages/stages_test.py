@@ -206,9 +206,10 @@ def on_two_replicas(make):
 @pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
 def test_cotraining_on_two_replicas_equals_one(optimizer):
     one, two = on_two_replicas(lambda: make_cotraining(optimizer=optimizer))
-    metrics_one, metrics_two = train(one, 3), train(two, 3)
-    # Sums in another order: float32 rounding, which Adam's division by small second moments enlarges.
-    tolerance = 2e-6 if optimizer is keras.optimizers.SGD else 2e-4
+    metrics_one, metrics_two = train(one, 10), train(two, 10)
+    # Weights, u and running statistics. Sums in another order: float32 rounding of ten steps, of 30 updates together,
+    # which Adam's division by small second moments enlarges.
+    tolerance = 5e-6 if optimizer is keras.optimizers.SGD else 1e-3
     for model in ("generator", "average_generator", "discriminator"):
         for a, b in zip(getattr(one, model).weights, getattr(two, model).weights):
             # A bias in front of a batch norm has no gradient but rounding, which Adam blows up to whole steps; the
