@@ -60,7 +60,11 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         "serving": ["tensorflow-serving-api>=2.15.1,<2.16"],
+        # Other people's attacks, for tools/crosscheck.py.
+        "crosscheck": ["adversarial-robustness-toolbox==1.20.1", "foolbox==3.3.4"],
+        "autoattack": ["pyautoattack==0.2.0", "torch"],
         "dev": [
+            "hypothesis",  # random inputs for properties of the threat model
             "packaging",  # reads versions and markers in tests/packaging_test.py
             "pre-commit",
             "pytest",

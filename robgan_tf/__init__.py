@@ -17,7 +17,7 @@ _HOME = {
     "CoTraining": "robgan_tf.stages.cotraining",
     "FineTuning": "robgan_tf.stages.finetuning",
     "Experiment": "robgan_tf.experiment",
-    "Withstands": "robgan_tf.evaluation.robustness",
+    "Withstands": "robgan_tf.evaluation.withstands",
     "load_classifier": "robgan_tf.serving.saved_model",
 }
 __all__ = ["__version__", *_HOME]

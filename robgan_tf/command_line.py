@@ -95,8 +95,15 @@ def open_run():
     return build_experiment([str(run_directory.config)], FLAGS.gin_param), run_directory
 
 
-def main(function: Callable[[], None]):
-    """Runs a command: parses the flags, calls `function`, and exits with the right status."""
+def main(function: Callable[[], None], several_workers: bool = False):
+    """Runs a command: parses the flags, calls `function`, and exits with the right status.
+
+    Args:
+        function: does what the flags say.
+        several_workers: whether it heeds a TF_CONFIG, and runs on all machines that this names.
+    """
+    if not several_workers:
+        os.environ.pop("TF_CONFIG", None)
 
     def parse(argv):
         try:

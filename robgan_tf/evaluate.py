@@ -2,19 +2,24 @@
 
 `python -m robgan_tf.evaluate --run_dir=runs/digits` writes the run's `robustness.json` anew.
 `python -m robgan_tf.evaluate --saved_model=DIR --gin_file=gin/digits.gin --out=report.json` takes data and attack from
-the configuration and the classifier from the SavedModel.
+the configuration and the classifier from the SavedModel: one of `robgan_tf.export`, or any other with a signature from
+float images in [-1, 1] to class logits. `--gin_file=gin/evaluation/standard.gin` beside it takes stronger attacks.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
+import sys
 
 from absl import flags
 
 from robgan_tf import command_line
 
 FLAGS = flags.FLAGS
+
+# Exit status of --strict where a check failed.
+_NOT_BELIEVED = 3
 
 
 def evaluate():
@@ -27,26 +32,28 @@ def evaluate():
         )
     if FLAGS.saved_model is not None and not FLAGS.gin_file:
         command_line.fail("--saved_model needs --gin_file, for the data and the attack")
-    from robgan_tf.runtime.run_directory import RunDirectory, write_json
-    from robgan_tf.serving.saved_model import load_classifier
+    from robgan_tf.runtime.run_directory import RunDirectory
+    from robgan_tf.serving.loading import load_logits
 
     if FLAGS.run_dir is not None:
         experiment, run_directory = command_line.open_run()
-        report = command_line.or_fail(lambda: experiment.evaluate(run_directory))
+        evaluation = command_line.or_fail(lambda: experiment.evaluate(run_directory))
         out = pathlib.Path(FLAGS.out) if FLAGS.out else RunDirectory(FLAGS.run_dir).robustness
     else:
-        classifier = command_line.or_fail(lambda: load_classifier(FLAGS.saved_model))
+        logits = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))
         experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
-        report = {
-            "saved_model": FLAGS.saved_model,
-            **command_line.or_fail(lambda: experiment.evaluate_logits(classifier.logits)),
-        }
+        evaluation = command_line.or_fail(lambda: experiment.evaluate_logits(logits))
+        evaluation.report["saved_model"] = FLAGS.saved_model
         out = FLAGS.out and pathlib.Path(FLAGS.out)
     if out:
-        write_json(out, report)
-        print(f"wrote {out}")
+        evaluation.write(out)
+        print(f"wrote {out}, and {out.with_suffix('.html')} for people")
     else:
-        print(json.dumps(report, indent=2))
+        print(json.dumps(evaluation.report, indent=2))
+    for line in evaluation.failed_checks:
+        print(f"check failed: {line}", file=sys.stderr)
+    if FLAGS.strict and evaluation.failed_checks:
+        sys.exit(_NOT_BELIEVED)
 
 
 if __name__ == "__main__":
@@ -54,4 +61,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
     flags.DEFINE_string("saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.")
     flags.DEFINE_string("out", None, "File for the report; the run's robustness.json, or the screen, if not given.")
+    flags.DEFINE_boolean("strict", False, "Exit with status 3 if a check of the evaluation fails.")
     command_line.main(evaluate)

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import Callable
 
 import gin
-import tensorflow as tf
 from tensorflow import keras
 
-from robgan_tf.evaluation.robustness import Withstands
+from robgan_tf.evaluation.attacks import PGD
+from robgan_tf.evaluation.robustness import Evaluation
+from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.players.classifiers import ClassBranch, Classifier
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.loop import Periodic
-from robgan_tf.runtime.run_directory import RunDirectory, write_json
+from robgan_tf.runtime.run_directory import RunDirectory
 from robgan_tf.runtime.signals import StopRequests
+from robgan_tf.runtime.workers import Workers
 from robgan_tf.serving.saved_model import export_classifier
 from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
@@ -27,9 +29,13 @@ for part in (
     "data.image_folder",
     "data.records",
     "data.tfds_images",
+    "evaluation.apgd",
+    "evaluation.corruptions",
+    "evaluation.sanity",
     "players.attacker",
     "players.discriminator",
     "players.generator",
+    "serving.loading",
     "stages.cotraining",
     "stages.finetuning",
 ):
@@ -143,6 +149,7 @@ class Experiment:
         self.validate_every = validate_every
         self.sample_every = sample_every
         self.strategy = part(lambda: devices.configure(seed=seed))
+        self.workers = Workers(self.strategy)
         self.evaluation = part(evaluation)
         self.validation_attacker = validation_attacker and part(validation_attacker)
         self.data = part(data)
@@ -196,9 +203,11 @@ class Experiment:
             self._cotrain(run_directory)
         if "finetune" in stages:
             self._finetune(run_directory)
-        if "evaluate" in stages and not run_directory.robustness.exists():
-            write_json(run_directory.robustness, self.evaluate(run_directory))
-        if "export" in stages and not any(run_directory.exports.glob("[0-9]*")):
+        on_chief = self.workers.on_chief
+        if "evaluate" in stages and not on_chief(run_directory.robustness.exists):
+            evaluation = self.evaluate(run_directory)
+            on_chief(lambda: evaluation.write(run_directory.robustness))
+        if "export" in stages and not on_chief(lambda: any(run_directory.exports.glob("[0-9]*"))):
             self.export(run_directory)
 
     def restore_generator(self, run_directory: RunDirectory) -> keras.Model:
@@ -234,47 +243,38 @@ class Experiment:
             self._best(run_directory).restore()
             return self.finetuning.result
 
-    def evaluate(self, run_directory: RunDirectory) -> dict:
-        """Evaluates the classifier of a finished run, in float32 as it is exported; returns the report."""
+    def evaluate(self, run_directory: RunDirectory) -> Evaluation:
+        """Evaluates the classifier of a finished run, in float32 as it is exported."""
         classifier = self.restore_classifier(run_directory)
         with self.strategy.scope(), devices.precision("float32"):
             return self.evaluate_logits(self._copy(classifier))
 
-    def evaluate_logits(self, logits: Callable) -> dict:
-        """Evaluates any function from images [B, H, W, C] in [-1, 1] to class logits [B, K]; returns the report.
+    def evaluate_logits(self, logits: Callable) -> Evaluation:
+        """Evaluates any function from images [B, H, W, C] in [-1, 1] to class logits [B, K].
 
         Raises:
             ValueError: where it does not fit the data.
         """
-        expected = [1, self.data.num_classes]
-        try:
-            shape = logits(tf.zeros([1, *self.data.image_shape])).shape.as_list()
-        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-            raise ValueError(
-                f"The classifier does not take images of {self.data.name}, {self.data.image_shape}: use the data that "
-                f"it was trained on. ({str(error).splitlines()[0]})"
-            ) from error
-        if shape != expected:
-            raise ValueError(
-                f"The classifier has {shape[-1]} classes, {self.data.name} has {self.data.num_classes}: use the data "
-                f"that it was trained on."
-            )
         return self.evaluation(logits, self.data, progress=print)
 
     def export(self, run_directory: RunDirectory) -> str:
         """Exports the classifier of a finished run as the next version; returns its folder."""
         classifier = self.restore_classifier(run_directory)
-        # Plain variables and float32: the export must not need this run's devices or precision.
-        with devices.precision("float32"):
-            exported = self._copy(classifier)
-        directory = export_classifier(
-            exported,
-            exported.weights,
-            image_shape=self.data.image_shape,
-            class_names=self.data.class_names,
-            export_root=str(run_directory.exports),
-            check_images=self.data.test.take(16, self.seed).images,
-        )
+
+        def export():
+            # Plain variables and float32: the export must not need this run's devices or precision.
+            with devices.precision("float32"):
+                exported = self._copy(classifier)
+            return export_classifier(
+                exported,
+                exported.weights,
+                image_shape=self.data.image_shape,
+                class_names=self.data.class_names,
+                export_root=str(run_directory.exports),
+                check_images=self.data.test.take(16, self.seed).images,
+            )
+
+        directory = self.workers.on_chief(export)
         print(f"exported to {directory}")
         return directory
 
@@ -284,7 +284,7 @@ class Experiment:
         lines = [
             f"data: {data.name}, {data.num_classes} classes, images {data.image_shape}, "
             f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test",
-            f"devices: {self.strategy.num_replicas_in_sync} replica(s), precision "
+            f"devices: {self.strategy.num_replicas_in_sync} replica(s) in {self.workers.count} process(es), precision "
             f"{keras.mixed_precision.global_policy().name}",
             f"discriminator: {self.discriminator.count_params():,} parameters",
         ]
@@ -329,7 +329,7 @@ class Experiment:
             best = self._best(run_directory)
             withstands = Withstands(
                 stage.result,
-                self.validation_attacker,
+                self.validation_attacker and PGD(self.validation_attacker),
                 min(self.evaluation.batch_size, len(self.data.validation)),
                 self._seed(_VALIDATION),
             )
@@ -349,7 +349,8 @@ class Experiment:
 
     def _best(self, run_directory: RunDirectory) -> Checkpoints:
         """The checkpoint of the best validation of fine-tuning, and the second best in case that it gets damaged."""
-        return Checkpoints(run_directory.checkpoints("finetuning_best"), {"classifier": self.finetuning.result})
+        folder, objects = run_directory.checkpoints("finetuning_best"), {"classifier": self.finetuning.result}
+        return Checkpoints(folder, objects, workers=self.workers)
 
     def _copy(self, classifier: Classifier) -> Classifier:
         """Returns another classifier with the same weights, made under the current strategy and precision."""

@@ -21,7 +21,8 @@ from tensorflow import keras
 
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.datasets import Examples
-from robgan_tf.evaluation.robustness import Withstands
+from robgan_tf.evaluation.attacks import PGD
+from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.experiment import Experiment
 from robgan_tf.players.threat_model import epsilon_255
 from robgan_tf.runtime import devices
@@ -280,7 +281,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         if stage is experiment.finetuning:
             count = min(experiment.evaluation.batch_size, len(experiment.data.validation))
             phases[f"validation ({count} images)"], _ = _withstands(
-                experiment, stage.result, experiment.validation_attacker, count
+                experiment, stage.result, experiment.validation_attacker and PGD(experiment.validation_attacker), count
             )
         if stage.attacker is None:
             phases = {name: phase for name, phase in phases.items() if not name.startswith("attack")}
@@ -291,7 +292,8 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         classifier = experiment._new_classifier()  # as `Experiment.evaluate` does
     copy, test = bytes_of(classifier.variables), len(experiment.data.test)
     count = min(experiment.evaluation.batch_size, experiment.evaluation.test_examples or test, test)
-    evaluation, images = _withstands(experiment, classifier, experiment.evaluation.attacker, count)
+    attacked = [_withstands(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]
+    evaluation, images = max(attacked, key=lambda need: need[0].peak)
     yield f"  evaluation: {_size(copy)} float32 copy of the classifier, and intermediate results at most"
     yield from _phases({f"attack and classification of {count} images": evaluation}, warnings)
     totals["evaluation"] = copy + images + with_workspace(evaluation.peak)
@@ -332,17 +334,18 @@ def with_workspace(peak: int) -> int:
     return round(peak * (1 + WORKSPACE))
 
 
-def _withstands(experiment: Experiment, classifier, attacker, count: int) -> tuple[Footprint, int]:
+def _withstands(experiment: Experiment, classifier, attack, count: int) -> tuple[Footprint, int]:
     """Returns what `Withstands` needs on each device for a batch of `count` images in all, and the images' bytes."""
     with experiment.strategy.scope():
-        withstands = Withstands(classifier, attacker, count)
+        withstands = Withstands(classifier, attack, count)
     images = tf.TensorSpec(
         [withstands.batch_size // experiment.strategy.num_replicas_in_sync, *experiment.data.image_shape]
     )
-    epsilon = tf.constant(attacker.threat_model.epsilon if attacker else 0.0)
+    epsilon = tf.constant(attack.threat_model.epsilon if attack else 0.0)
+    seed = tf.constant([0, 0])
     need = _trace(
         experiment.strategy,
-        lambda images, labels: withstands._hits_of_replica(images, labels, epsilon, tf.constant(0)),
+        lambda images, labels: withstands.attack_share(images, labels, epsilon, seed, run=tf.constant(0)),
         images,
         tf.TensorSpec(images.shape[:1], tf.int32),
     )

@@ -8,8 +8,10 @@ import pytest
 from tensorflow import keras
 
 from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.evaluation.robustness import RobustnessEvaluation
 from robgan_tf.experiment import Experiment
 from robgan_tf.losses import SplitAsCode
+from robgan_tf.players.threat_model import epsilon_255
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
 FRAGMENTS = {"robgan", "paper", "imagenet"}  # included by others, no configurations by themselves
@@ -81,7 +83,8 @@ def test_the_papers_numbers(experiment_of, name, size, classes, epsilon, generat
     assert stage.attacker.threat_model.epsilon == epsilon
 
     # Evaluation: PGD-20 with steps of epsilon / 5, at least at table 1's radii.
-    assert (experiment.evaluation.attacker.steps, experiment.evaluation.attacker.relative_step_size) == (20, 0.2)
+    (attack,) = experiment.evaluation.attacks
+    assert (attack.attacker.steps, attack.attacker.relative_step_size) == (20, 0.2)
     table = (0, 0.02, 0.04, 0.08) if name == "cifar10" else (0, 0.01, 0.02, 0.03)
     assert set(table) <= set(experiment.evaluation.epsilons)
 
@@ -105,3 +108,33 @@ def test_every_configuration_says_how_to_run_it_and_what_to_expect():
 @pytest.mark.parametrize("path", sorted(GIN.glob("baselines/*.gin")), ids=lambda path: path.stem)
 def test_every_baseline_says_how_to_run_it(path):
     assert f"python -m robgan_tf.train --gin_file=gin/baselines/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted(GIN.glob("evaluation/*.gin")), ids=lambda path: path.stem)
+def test_every_preset_of_the_evaluation_says_how_to_run_it(path):
+    assert f"--gin_file=gin/evaluation/{path.name}" in path.read_text()
+
+
+def preset(name):
+    """The evaluation of gin/cifar10.gin with a preset behind it."""
+    gin.add_config_file_search_path(str(GIN.parent))
+    gin.parse_config_files_and_bindings([str(GIN / "cifar10.gin"), str(GIN / "evaluation" / f"{name}.gin")], [])
+    return RobustnessEvaluation()
+
+
+def test_preset_of_the_paper():
+    evaluation = preset("paper")
+    # np.arange(0, .1, .01); 20 steps of epsilon / 5 from the image itself.
+    np.testing.assert_allclose(evaluation.epsilons, np.arange(0, 0.1, 0.01), atol=1e-15)
+    (attack,) = evaluation.attacks
+    assert attack.describe()["objective"] == "class_loss" and not attack.attacker.random_start
+    assert (attack.steps, attack.attacker.relative_step_size, attack.runs) == (20, 0.2, 1)
+
+
+def test_standard_preset_is_autoattack_without_fab_but_with_pgd():
+    evaluation = preset("standard")
+    assert [attack.name for attack in evaluation.attacks] == ["pgd", "apgd-ce", "apgd-t", "square"]
+    np.testing.assert_allclose([epsilon_255(epsilon) for epsilon in evaluation.epsilons], [0, 2, 4, 8])
+    assert evaluation.reference_epsilon == evaluation.epsilons[-1]
+    _, entropy, targeted, square = evaluation.attacks
+    assert (entropy.steps, targeted.steps, targeted.runs, square.queries) == (100, 100, 9, 5000)

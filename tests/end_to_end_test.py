@@ -79,6 +79,7 @@ def test_a_run_leaves_what_the_contract_says(run):
         "samples",
         "metrics.jsonl",
         "robustness.json",
+        "robustness.html",
         "export",
     }
     stages = [json.loads(line)["stage"] for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -86,6 +87,7 @@ def test_a_run_leaves_what_the_contract_says(run):
     report = json.loads((run / "robustness.json").read_text())
     assert report["dataset"] == "digits" and report["examples"] == 360
     assert report["clean"] == report["curve"][0]["accuracy"] > 0.2  # it has learnt something: chance is 0.1
+    assert {check["status"] for check in report["checks"]} <= {"pass", "warn"} and len(report["checks"]) == 14
     assert sorted(path.name.split("_")[0] for path in (run / "samples").iterdir())[0] == "attack"
 
 

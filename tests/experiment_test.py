@@ -86,15 +86,30 @@ def metrics(run_directory):
     return [{key: value for key, value in line.items() if key not in timed} for line in lines]
 
 
-@pytest.mark.parametrize(("stage", "step"), [("cotraining", 5), pytest.param("finetuning", 6, marks=pytest.mark.slow)])
-def test_stop_and_continue_equals_uninterrupted(make_experiment, kill_at, tmp_path, stage, step):
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "replicas", "precision"),
+    [
+        ("cotraining", 5, 0, "float32"),
+        slow("finetuning", 6, 0, "float32"),
+        slow("cotraining", 5, 2, "float32"),
+        slow("finetuning", 6, 0, "mixed_bfloat16"),
+        slow("cotraining", 5, 2, "mixed_bfloat16"),
+        slow("cotraining", 5, 0, "mixed_float16"),
+    ],
+)
+def test_stop_and_continue_equals_uninterrupted(make_experiment, kill_at, tmp_path, stage, step, replicas, precision):
     undisturbed, stopped = RunDirectory(tmp_path / "undisturbed"), RunDirectory(tmp_path / "stopped")
     stages = ("cotrain", "finetune")
-    make_experiment().run(undisturbed, stages)
+    devices = (f"configure.replicas = {replicas}", f"configure.precision = '{precision}'")
+    make_experiment(*devices).run(undisturbed, stages)
     kill_at(stage, step)
     with pytest.raises(Killed):
-        make_experiment().run(stopped, stages)
-    make_experiment().run(stopped, stages)
+        make_experiment(*devices).run(stopped, stages)
+    make_experiment(*devices).run(stopped, stages)
     for name in ("cotraining", "finetuning"):
         expected, actual = checkpointed(undisturbed, name), checkpointed(stopped, name)
         assert expected.keys() == actual.keys() and len(expected) > 50

@@ -65,7 +65,7 @@ def test_constraints_satisfy_every_requirement(distribution, python):
     environment = {"python_full_version": python, "python_version": python.rpartition(".")[0]}
     extras = distribution["extras_require"]
     # The GPU extra is not pinned, but its TensorFlow must be the one that is.
-    for line in [*distribution["install_requires"], *extras["dev"], *extras["serving"], *extras["gpu"]]:
+    for line in [*distribution["install_requires"], *(line for extra in extras.values() for line in extra)]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             version = pins.get(normalised(requirement.name))

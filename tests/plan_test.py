@@ -160,6 +160,10 @@ def test_a_device_of_two_needs_what_one_with_half_the_batch_does(tmp_path):
         one_half, one_of_two = (
             plan.step_needs(getattr(made, name), made.data.image_shape, made.strategy) for made in (halves, two)
         )
+        # The averaged generator's statistics are of 128 images over all devices, whatever the batch.
+        of_the_average = [phase for phase in one_half.phases if phase.startswith("statistics")]
+        alone, shared = ([need.phases.pop(phase).flops for phase in of_the_average] for need in (one_half, one_of_two))
+        assert alone == [2 * flops for flops in shared]
         assert one_of_two == one_half
 
 

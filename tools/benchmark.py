@@ -1,4 +1,4 @@
-"""Measures speed and memory of training: `python tools/benchmark.py --measure=update,loop,precision,first_step`.
+"""Measures speed and memory of training: `python tools/benchmark.py --measure=update,loop,upkeep,precision,first_step`.
 
 What is compared runs in one process and in alternation, so that whatever else the machine does hits all alike; ratios
 are taken round by round. First calls, which trace and compile, are timed apart. See tools/README.md.
@@ -37,6 +37,8 @@ from robgan_tf.data.tfds_images import digits, tfds_images
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import BOTTOM, Generator
 from robgan_tf.runtime import devices
+from robgan_tf.runtime.checkpoints import Checkpoints
+from robgan_tf.runtime.loop import TrainingLoop
 from robgan_tf.runtime.monitoring import MetricsLog
 from robgan_tf.runtime.run_directory import RunDirectory, write_json
 from robgan_tf.stages.cotraining import CoTraining
@@ -249,9 +251,11 @@ def measure_loop() -> list[Series]:
         return timed(lambda: [step(next_batch()) for _ in range(FLAGS.steps)])() / FLAGS.steps
 
     def fit(run_directory):
-        clock, log = Clock(), MetricsLog(stage, run_directory, every=FLAGS.steps)
+        clock, checkpoints = Clock(), Checkpoints(run_directory.path / "checkpoints", stage.checkpoint_objects())
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
-            stage.fit(batches, steps_per_epoch=FLAGS.steps + 1, verbose=0, callbacks=[log, clock])
+            with MetricsLog(stage, run_directory, every=FLAGS.steps) as log:
+                loop = TrainingLoop(stage, log, checkpoints, [], 10**9, 10**9, lambda: 0, dict)
+                stage.fit(batches, steps_per_epoch=FLAGS.steps + 1, verbose=0, callbacks=[loop, clock])
         return (clock.times[-1] - clock.times[0]) / FLAGS.steps
 
     with tempfile.TemporaryDirectory() as folder:
@@ -266,6 +270,33 @@ def measure_loop() -> list[Series]:
         Series("fit / bare - 1", fitted.values / bare.values - 1, "", at_most=0.05),
     ]
     return [bare, fed, fitted, *overheads]
+
+
+def measure_upkeep() -> list[Series]:
+    """What a run pays for being looked after: a checkpoint, and a strategy of one replica, against a training step."""
+    configure()
+    images, labels = random_batch(FLAGS.batch * FLAGS.discriminator_steps)
+    precision = FLAGS.precision[0]
+    stage, strategy = build_stage(precision, images.shape[1:]), devices.mirrored(("CPU:0",))
+    with strategy.scope():
+        mirrored = build_stage(precision, images.shape[1:])
+
+    def mirrored_step():
+        return strategy.run(mirrored.train_step, args=((images, labels),))
+
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoints = Checkpoints(pathlib.Path(folder) / "checkpoints", stage.checkpoint_objects())
+        functions = {
+            "step": timed(tf.function(stage.train_step, autograph=False), (images, labels)),
+            "step under MirroredStrategy": timed(tf.function(mirrored_step, autograph=False)),
+            "checkpoint": timed(lambda: checkpoints.save(1)),
+        }
+        step, under_strategy, checkpoint = alternate(functions).values()
+    costs = [
+        Series("under MirroredStrategy / step - 1", under_strategy.values / step.values - 1, "", at_most=0.03),
+        Series("checkpoint / 200 steps", checkpoint.values / (200 * step.values), "", at_most=0.03),
+    ]
+    return [step, under_strategy, checkpoint, *costs]
 
 
 def measure_precision() -> list[Series]:
@@ -322,6 +353,7 @@ def _first_step() -> tuple[float, float]:
 MEASURES = {
     "update": measure_update,
     "loop": measure_loop,
+    "upkeep": measure_upkeep,
     "precision": measure_precision,
     "first_step": measure_first_step,
 }
@@ -372,7 +404,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("network", None, "Gin file of the networks; default 32px_sngan.gin, for digits 16px.gin.")
     flags.DEFINE_integer("width", 64, "The networks' base width (ch).", lower_bound=1)
     flags.DEFINE_integer("batch", 64, "Images in a micro-batch.", lower_bound=1)
-    flags.DEFINE_list("precision", ["float32", "mixed_bfloat16"], "Precisions; `loop` takes the first.")
+    flags.DEFINE_list("precision", ["float32", "mixed_bfloat16"], "Precisions; `loop` and `upkeep` take the first.")
     flags.DEFINE_integer("attack_steps", 5, "Gradient steps of the attack.", lower_bound=1)
     flags.DEFINE_integer("discriminator_steps", 5, "Discriminator updates in a training step.", lower_bound=1)
     flags.DEFINE_integer("repetitions", 10, "Warm repetitions.", lower_bound=1)

@@ -156,3 +156,58 @@ class Attacker:
             "relative_step_size": self.relative_step_size,
             "random_start": self.random_start,
         }
+
+
+@gin.configurable
+class MomentumAttacker(Attacker):
+    """PGD along a running sum of gradients (Dong et al., CVPR 2018: "momentum iterative" attack).
+
+    v <- momentum * v + gradient / mean |gradient|;  x <- project(x + step_size * direction(v)).
+
+    Args:
+        momentum: share of the sum that each step keeps, in [0, 1).
+        threat_model: this one and the others are those of `Attacker`.
+        steps: see there.
+        step_size: see there.
+        relative_step_size: see there.
+        random_start: see there.
+
+    Raises:
+        ValueError: as `Attacker`, and for a momentum out of its range.
+    """
+
+    def __init__(
+        self,
+        momentum: float = gin.REQUIRED,
+        threat_model: ThreatModel = gin.REQUIRED,
+        steps: int = gin.REQUIRED,
+        step_size: float | None = None,
+        relative_step_size: float | None = None,
+        random_start: bool = False,
+    ):
+        super().__init__(threat_model, steps, step_size, relative_step_size, random_start)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"MomentumAttacker.momentum must be in [0, 1), got {momentum}; usual are 0.75 to 0.9.")
+        self.momentum = momentum
+
+    def ascend(self, start, images, objective):
+        def step(index, adversarial, velocity):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(adversarial)
+                total = tf.reduce_sum(objective(adversarial))
+            gradient = tape.gradient(total, adversarial)
+            size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
+            velocity = self.momentum * velocity + tf.math.divide_no_nan(gradient, size)
+            direction = self.threat_model.ascent_direction(velocity)
+            return index + 1, self.threat_model.project(adversarial + self.step_size * direction, images), velocity
+
+        _, adversarial, _ = tf.while_loop(
+            lambda index, *_: index < self.steps,
+            step,
+            (0, start, tf.zeros_like(start)),
+            maximum_iterations=self.steps,
+        )
+        return tf.stop_gradient(adversarial)
+
+    def describe(self):
+        return {**super().describe(), "momentum": self.momentum}

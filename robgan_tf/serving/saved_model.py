@@ -25,6 +25,7 @@ import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data import preprocessing
+from robgan_tf.serving.loading import load_saved_model
 
 CLASSIFY_METHOD_NAME = "tensorflow/serving/classify"
 
@@ -196,12 +197,7 @@ def load_classifier(directory: str):
     Raises:
       ValueError: the folder holds no SavedModel, or one that has no `logits` function.
     """
-    if not os.path.isfile(os.path.join(directory, "saved_model.pb")):
-        entries = os.listdir(directory) if os.path.isdir(directory) else []
-        versions = sorted(int(name) for name in entries if name.isdecimal())
-        hint = f"; did you mean its version {os.path.join(directory, str(versions[-1]))}?" if versions else "."
-        raise ValueError(f"{directory} is not an exported model: it has no saved_model.pb{hint}")
-    loaded = tf.saved_model.load(directory)
+    loaded = load_saved_model(directory)
     if not callable(getattr(loaded, "logits", None)):
         names = ", ".join(sorted(getattr(loaded, "signatures", {}))) or "none"
         raise ValueError(

@@ -1,8 +1,11 @@
 import math
 
+import hypothesis.extra.numpy as drawn_arrays
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as draw
 
 from robgan_tf.players.threat_model import L2, PIXEL_RANGE, LInf, epsilon_255
 
@@ -133,3 +136,88 @@ def test_epsilon_is_told_in_both_units():
     assert [epsilon_255(epsilon) for epsilon in (0.02, 0.04, 0.08)] == pytest.approx([2.55, 5.1, 10.2])
     assert str(LInf(0.08)) == "linf ball, epsilon 0.08 on [-1, 1] = 10.20/255"
     assert L2(0.5).describe() == {"norm": "l2", "epsilon": 0.5, "epsilon_255": 63.75, "pixel_range": [-1.0, 1.0]}
+
+
+# ---- whatever the input
+
+EPSILONS = draw.floats(0, 3, width=32)
+SHAPES = draw.tuples(*(draw.integers(1, 4) for _ in range(4)))
+
+
+@draw.composite
+def attacked_images(draw_one):
+    """Clean images in range, and others anywhere up to 1e3, both float32 of one shape."""
+    shape = draw_one(SHAPES)
+    images = (
+        draw_one(drawn_arrays.arrays(np.float32, shape, elements=draw.floats(-size, size, width=32)))
+        for size in (1, 1000)
+    )
+    return tuple(images)
+
+
+def rounding(images):
+    """What float32 may add to the norm of a difference: pixels up to 1 are rounded by 2**-24, here and in the test."""
+    return 2**-23 * np.sqrt(images[0].size)
+
+
+# Few examples, for each compiles nothing and yet takes milliseconds; no deadline, for the machine may be busy.
+quickly = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+@every_norm
+@quickly
+@given(attacked_images(), EPSILONS)
+def test_any_projection_is_in_ball_and_range(norm, images, epsilon):
+    originals, wild = images
+    projected = norm(epsilon).project(tf.constant(wild), originals).numpy()
+    assert np.isfinite(projected).all() and np.abs(projected).max() <= 1
+    assert length(projected - originals, norm).max() <= epsilon * (1 + 1e-6) + rounding(originals)
+
+
+@every_norm
+@quickly
+@given(attacked_images(), EPSILONS)
+def test_any_projection_is_its_own_projection(norm, images, epsilon):
+    originals, wild = images
+    once = norm(epsilon).project(tf.constant(wild), originals)
+    np.testing.assert_allclose(norm(epsilon).project(once, originals), once, rtol=0, atol=rounding(originals))
+
+
+@every_norm
+@quickly
+@given(attacked_images(), EPSILONS, draw.floats(0, 1, width=32))
+def test_any_larger_ball_holds_the_smaller_one(norm, images, epsilon, share):
+    originals, wild = images
+    inside = norm(epsilon * share).project(tf.constant(wild), originals)
+    np.testing.assert_allclose(norm(epsilon).project(inside, originals), inside, rtol=0, atol=rounding(originals))
+
+
+@every_norm
+@quickly
+@given(attacked_images())
+def test_any_size_is_numpys_norm(norm, images):
+    _, wild = images
+    wild = np.where(np.abs(wild) < 1e-15, 0, wild)  # whose squares are below float32
+    np.testing.assert_allclose(norm(1.0).size(wild), length(wild, norm), rtol=1e-5)
+
+
+@every_norm
+@quickly
+@given(attacked_images())
+def test_any_direction_has_unit_length_or_none_and_climbs(norm, images):
+    _, gradient = images
+    gradient = np.where(np.abs(gradient) < 1e-6, 0, gradient)
+    direction = norm(1.0).ascent_direction(tf.constant(gradient)).numpy()
+    sizes = length(direction, norm)
+    some = np.abs(gradient).max(axis=(1, 2, 3)) > 0
+    np.testing.assert_allclose(sizes, some.astype(float), rtol=1e-5)
+    assert (np.sum(direction.astype(np.float64) * gradient, axis=(1, 2, 3))[some] > 0).all()
+
+
+@every_norm
+@quickly
+@given(SHAPES, EPSILONS, draw.tuples(*[draw.integers(-(2**31), 2**31 - 1)] * 2))
+def test_any_random_perturbation_is_in_the_ball(norm, shape, epsilon, seed):
+    perturbation = norm(epsilon).random_perturbation(tf.constant(shape), seed).numpy()
+    assert perturbation.shape == shape and perturbation.dtype == np.float32
+    assert length(perturbation, norm).max() <= epsilon * (1 + 1e-6)

@@ -1,0 +1,26 @@
+"""How a report was made: versions of the libraries, and the commit of the code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+
+_LIBRARIES = ("robgan_tf", "tensorflow", "keras", "numpy")
+
+
+def provenance() -> dict:
+    """Returns `versions` of Python and libraries, and `git_commit` of the checkout; None where that is unknown."""
+    versions = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:  # run from a folder, without installation
+            versions[library] = None
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {"versions": versions, "git_commit": commit}
