@@ -60,15 +60,17 @@ class BatchNorm(keras.layers.Layer):
             average.assign(MOMENTUM * average + (1.0 - MOMENTUM) * value)
 
     def _normalize(self, images, gamma, beta, training: bool):
+        images = tf.cast(images, self._output_dtype)
+        if training and _replicas() == 1:
+            normalized, statistics = _standardize(images)
+            return normalized * tf.cast(gamma, images.dtype) + tf.cast(beta, images.dtype), statistics
         images = tf.cast(images, tf.float32)
         if training:
             mean = _mean_over_replicas(images)
-            centred = images - mean
-            variance = _mean_over_replicas(tf.square(centred))
+            variance = _mean_over_replicas(tf.math.squared_difference(images, mean))
         else:
             mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
-            centred = images - mean
-        normalized = centred * (gamma * tf.math.rsqrt(variance + EPSILON)) + beta
+        normalized = (images - mean) * (gamma * tf.math.rsqrt(variance + EPSILON)) + beta
         return tf.cast(normalized, self._output_dtype), (mean, variance)
 
 
@@ -106,10 +108,24 @@ def _running_average(name: str, initial: tf.Tensor) -> tf.Variable:
     return tf.Variable(initial, trainable=False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
 
 
+def _replicas() -> int:
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else context.num_replicas_in_sync
+
+
+def _standardize(images: tf.Tensor):
+    """Returns images [B, H, W, C] with mean 0 and variance 1 in each channel, and the float32 mean and variance [C].
+
+    One kernel, which knows nothing of other replicas: about half the time of the same in single operations.
+    """
+    ones = tf.ones([images.shape[-1]])
+    normalized, mean, variance = tf.compat.v1.nn.fused_batch_norm(images, ones, 0 * ones, epsilon=EPSILON)
+    # The kernel divides the sum of squares by one less than their number.
+    count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
+    return normalized, (mean, variance * (count - 1) / count)
+
+
 def _mean_over_replicas(images: tf.Tensor) -> tf.Tensor:
     """Returns the mean of each channel of images [B, H, W, C] over the equally large batches of all replicas, [C]."""
     mean = tf.reduce_mean(images, axis=[0, 1, 2])
-    context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        mean = context.all_reduce(tf.distribute.ReduceOp.MEAN, mean)
-    return mean
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, mean)

@@ -8,6 +8,15 @@ import tensorflow as tf
 from tensorflow import keras
 
 from robgan_tf.layers.batch_norm import ConditionalBatchNorm
+from robgan_tf.layers.convolution import (
+    Conv2D,
+    convolve,
+    convolve_and_downsample,
+    convolve_image,
+    downsample,
+    upsample,
+    upsample_and_convolve,
+)
 
 
 def glorot_uniform(gain: float) -> keras.initializers.Initializer:
@@ -15,26 +24,16 @@ def glorot_uniform(gain: float) -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(scale=gain**2, mode="fan_avg", distribution="uniform")
 
 
-def conv3x3(filters: int, conv2d: Callable = keras.layers.Conv2D, name: str | None = None) -> keras.layers.Layer:
+def conv3x3(
+    filters: int, conv2d: Callable = Conv2D, convolve: Callable = convolve, name: str | None = None
+) -> keras.layers.Layer:
     """A block's 3x3 convolution, with the gain sqrt(2) of the ReLU before it."""
-    return conv2d(filters, 3, padding="same", kernel_initializer=glorot_uniform(2**0.5), name=name)
+    return conv2d(filters, 3, convolve, kernel_initializer=glorot_uniform(2**0.5), name=name)
 
 
-def conv1x1(filters: int, conv2d: Callable = keras.layers.Conv2D, name: str | None = None) -> keras.layers.Layer:
+def conv1x1(filters: int, conv2d: Callable = Conv2D, name: str | None = None) -> keras.layers.Layer:
     """A shortcut's 1x1 convolution, with gain 1."""
-    return conv2d(filters, 1, padding="same", kernel_initializer=glorot_uniform(1.0), name=name)
-
-
-def upsample(images: tf.Tensor) -> tf.Tensor:
-    """Doubles the sides of images [B, H, W, C] by repeating each pixel (nearest neighbour)."""
-    batch, height, width, channels = tf.shape(images)[0], *images.shape[1:]
-    images = tf.tile(images[:, :, tf.newaxis, :, tf.newaxis, :], [1, 1, 2, 1, 2, 1])
-    return tf.reshape(images, [batch, 2 * height, 2 * width, channels])
-
-
-def downsample(images: tf.Tensor) -> tf.Tensor:
-    """Halves the sides of images [B, H, W, C] by averaging 2x2 pixels."""
-    return tf.nn.avg_pool2d(images, ksize=2, strides=2, padding="VALID")
+    return conv2d(filters, 1, kernel_initializer=glorot_uniform(1.0), name=name)
 
 
 class GeneratorBlock(keras.layers.Layer):
@@ -59,7 +58,9 @@ class GeneratorBlock(keras.layers.Layer):
         # Named with their block, for messages about single layers.
         self.norm_1 = ConditionalBatchNorm(num_classes, name=f"{self.name}_norm_1")
         self.norm_2 = ConditionalBatchNorm(num_classes, name=f"{self.name}_norm_2")
-        self.conv_1 = conv3x3(filters, name=f"{self.name}_conv_1")
+        self.conv_1 = conv3x3(
+            filters, convolve=upsample_and_convolve if upsample else convolve, name=f"{self.name}_conv_1"
+        )
         self.conv_2 = conv3x3(filters, name=f"{self.name}_conv_2")
         self.conv_shortcut = None
 
@@ -86,12 +87,13 @@ class GeneratorBlock(keras.layers.Layer):
         return images
 
     def _forward(self, images, labels, training):
-        up = upsample if self.upsample else tf.identity
         hidden, statistics_1 = self.norm_1.normalize(images, labels, training)
-        hidden = self.conv_1(up(tf.nn.relu(hidden)))
+        hidden = self.conv_1(tf.nn.relu(hidden))
         hidden, statistics_2 = self.norm_2.normalize(hidden, labels, training)
         hidden = self.conv_2(tf.nn.relu(hidden))
-        shortcut = images if self.conv_shortcut is None else up(self.conv_shortcut(images))
+        shortcut = images if self.conv_shortcut is None else self.conv_shortcut(images)
+        # Repeating pixels and a 1x1 convolution commute; this order does a quarter of the arithmetic.
+        shortcut = upsample(shortcut) if self.upsample else shortcut
         return hidden + shortcut, statistics_1, statistics_2
 
 
@@ -104,7 +106,7 @@ class DiscriminatorBlock(keras.layers.Layer):
     Args:
         filters: number of output channels.
         downsample: whether the block halves the sides of the image.
-        conv2d: class of the convolutions (`SpectralNormConv2D` or `keras.layers.Conv2D`).
+        conv2d: class of the convolutions (`SpectralNormConv2D` or `Conv2D`).
         first: whether the block's input is an image.
         recompute: see `GeneratorBlock`.
         name: name of the layer.
@@ -129,10 +131,14 @@ class DiscriminatorBlock(keras.layers.Layer):
 
     def build(self, input_shape):
         """Creates the convolutions for inputs [B, H, W, C]; the hidden width depends on C."""
-        self.conv_1 = conv3x3(self.filters if self.first else input_shape[-1], self.conv2d, f"{self.name}_conv_1")
-        self.conv_2 = conv3x3(self.filters, self.conv2d, f"{self.name}_conv_2")
+        hidden = self.filters if self.first else input_shape[-1]
+        self.conv_1 = conv3x3(
+            hidden, self.conv2d, convolve_image if self.first else convolve, name=f"{self.name}_conv_1"
+        )
+        last = convolve_and_downsample if self.downsample else convolve
+        self.conv_2 = conv3x3(self.filters, self.conv2d, last, name=f"{self.name}_conv_2")
         if self.first or self.downsample or input_shape[-1] != self.filters:
-            self.conv_shortcut = conv1x1(self.filters, self.conv2d, f"{self.name}_conv_shortcut")
+            self.conv_shortcut = conv1x1(self.filters, self.conv2d, name=f"{self.name}_conv_shortcut")
         super().build(input_shape)
 
     def call(self, images):
@@ -140,10 +146,9 @@ class DiscriminatorBlock(keras.layers.Layer):
         return (tf.recompute_grad(self._forward) if self.recompute else self._forward)(images)
 
     def _forward(self, images):
-        down = downsample if self.downsample else tf.identity
         hidden = self.conv_1(images if self.first else tf.nn.relu(images))
-        hidden = down(self.conv_2(tf.nn.relu(hidden)))
+        hidden = self.conv_2(tf.nn.relu(hidden))
         if self.conv_shortcut is None:
             return hidden + images
         # Pooling and a 1x1 convolution commute; pooling first, in every block, does a quarter of the arithmetic.
-        return hidden + self.conv_shortcut(down(images))
+        return hidden + self.conv_shortcut(downsample(images) if self.downsample else images)

@@ -15,8 +15,14 @@ What sets these layers apart from those of tensorflow-addons and Keras:
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from typing import Callable
+
 import tensorflow as tf
 from tensorflow import keras
+
+from robgan_tf.layers.convolution import convolve
 
 # Smaller norms are taken for zero, so that an all-zero kernel gives zero and not NaN. (l2_normalize wants its square.)
 _TINY = 1e-12
@@ -39,6 +45,7 @@ class SpectralNormLayer(keras.layers.Layer):
         policy = keras.mixed_precision.global_policy() if dtype is None else keras.mixed_precision.Policy(dtype)
         self.arithmetic_dtype = policy.compute_dtype
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self._held = None
 
     def add_kernel(self, shape):
         """Creates the float32 `kernel` of `shape` [..., outputs] and the unit vector `u` [outputs]."""
@@ -74,29 +81,45 @@ class SpectralNormLayer(keras.layers.Layer):
         return tf.norm(tf.linalg.matvec(self._matrix(), u))
 
     def normalized_kernel(self) -> tf.Tensor:
-        """Returns W / sigma(W) in the layer's arithmetic dtype."""
-        return tf.cast(self.kernel / tf.maximum(self.sigma(), _TINY), self.arithmetic_dtype)
+        """Returns W / sigma(W), float32; within `kernels_held` that of its beginning."""
+        return self.kernel / tf.maximum(self.sigma(), _TINY) if self._held is None else self._held
 
     def _matrix(self) -> tf.Tensor:
         return tf.reshape(self.kernel, [-1, self.kernel.shape[-1]])
 
 
+@contextlib.contextmanager
+def kernels_held(layers: Iterable[SpectralNormLayer]):
+    """Within it, W / sigma of `layers` is not computed in each pass, but once, at its beginning.
+
+    For passes between which kernels and u stay as they are, such as the steps of an attack.
+    """
+    layers = list(layers)
+    before = [layer._held for layer in layers]
+    for layer in layers:
+        layer._held = layer.normalized_kernel()
+    try:
+        yield
+    finally:
+        for layer, held in zip(layers, before):
+            layer._held = held
+
+
 class SpectralNormConv2D(SpectralNormLayer):
-    """3x3 or 1x1 convolution with "same" padding, stride 1 and bias, its kernel spectrally normalised.
+    """As `Conv2D`, its kernel spectrally normalised.
 
     Args:
         filters: number of output channels.
         kernel_size: side of the square kernel.
-        padding: only "same".
+        convolve: see `Conv2D`.
         **layer_options: `kernel_initializer`, `dtype` and `name`, see `SpectralNormLayer`.
     """
 
-    def __init__(self, filters: int, kernel_size: int, padding: str = "same", **layer_options):
+    def __init__(self, filters: int, kernel_size: int, convolve: Callable = convolve, **layer_options):
         super().__init__(**layer_options)
-        if padding != "same":
-            raise ValueError(f'padding must be "same", got {padding!r}.')
         self.filters = filters
         self.kernel_size = kernel_size
+        self.convolve = convolve
 
     def build(self, input_shape):
         """Creates kernel [size, size, in, filters], u and bias for inputs [B, H, W, in]."""
@@ -105,9 +128,8 @@ class SpectralNormConv2D(SpectralNormLayer):
         super().build(input_shape)
 
     def call(self, images):
-        """Maps [B, H, W, in] to [B, H, W, filters]."""
-        images = tf.cast(images, self.arithmetic_dtype)
-        images = tf.nn.conv2d(images, self.normalized_kernel(), strides=1, padding="SAME")
+        """Maps [B, H, W, in] to [B, H, W, filters], with half or twice the sides where `convolve` does so."""
+        images = self.convolve(tf.cast(images, self.arithmetic_dtype), self.normalized_kernel())
         return tf.nn.bias_add(images, tf.cast(self.bias, self.arithmetic_dtype))
 
 
@@ -132,7 +154,8 @@ class SpectralNormDense(SpectralNormLayer):
     def call(self, features):
         """Maps [B, in] to [B, units]."""
         features = tf.cast(features, self.arithmetic_dtype)
-        return tf.linalg.matmul(features, self.normalized_kernel()) + tf.cast(self.bias, self.arithmetic_dtype)
+        kernel = tf.cast(self.normalized_kernel(), self.arithmetic_dtype)
+        return tf.linalg.matmul(features, kernel) + tf.cast(self.bias, self.arithmetic_dtype)
 
 
 class SpectralNormEmbedding(SpectralNormLayer):
@@ -156,4 +179,4 @@ class SpectralNormEmbedding(SpectralNormLayer):
 
     def call(self, labels):
         """Maps integer labels [B] to [B, features]."""
-        return tf.gather(self.normalized_kernel(), labels)
+        return tf.gather(tf.cast(self.normalized_kernel(), self.arithmetic_dtype), labels)

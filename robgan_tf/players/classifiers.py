@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Callable
 
 import gin
@@ -14,6 +15,10 @@ class Classifier(keras.Model):
 
     def power_iteration(self):
         """Moves the state of spectral normalisation before an update of the weights; nothing where there is none."""
+
+    def kernels_held(self):
+        """A context for passes between which the weights stay as they are: see `Discriminator.kernels_held`."""
+        return contextlib.nullcontext()
 
     @property
     def class_variables(self) -> list[tf.Variable]:
@@ -41,6 +46,10 @@ class ClassBranch(Classifier):
     def power_iteration(self):
         """See `Discriminator.power_iteration`."""
         self.discriminator.power_iteration()
+
+    def kernels_held(self):
+        """See `Discriminator.kernels_held`."""
+        return self.discriminator.kernels_held()
 
     @property
     def class_variables(self) -> list[tf.Variable]:

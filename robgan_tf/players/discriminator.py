@@ -9,8 +9,9 @@ import gin
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.layers.convolution import Conv2D
 from robgan_tf.layers.residual import DiscriminatorBlock, glorot_uniform
-from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, SpectralNormLayer
+from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, SpectralNormLayer, kernels_held
 
 
 class Verdict(NamedTuple):
@@ -71,7 +72,7 @@ class Discriminator(keras.Model):
                 f"entries in Discriminator.downsample."
             )
         self.num_classes = num_classes
-        conv2d = SpectralNormConv2D if spectral_norm else keras.layers.Conv2D
+        conv2d = SpectralNormConv2D if spectral_norm else Conv2D
         dense = SpectralNormDense if spectral_norm else keras.layers.Dense
         self.blocks = [
             DiscriminatorBlock(base_width * multiplier, down, conv2d, index == 0, recompute, name=f"block_{index}")
@@ -95,6 +96,10 @@ class Discriminator(keras.Model):
         """Moves u of every spectrally normalised layer by one power iteration (see `SpectralNormLayer`)."""
         for layer in self.spectral_norm_layers:
             layer.power_iteration()
+
+    def kernels_held(self):
+        """A context in which W / sigma is computed once for all passes, see `layers.spectral_norm.kernels_held`."""
+        return kernels_held(self.spectral_norm_layers)
 
     @property
     def spectral_norm_layers(self) -> list[SpectralNormLayer]:

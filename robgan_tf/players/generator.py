@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from robgan_tf.layers.batch_norm import BatchNorm
+from robgan_tf.layers.convolution import Conv2D, convolve_to_image
 from robgan_tf.layers.residual import GeneratorBlock, glorot_uniform
 
 # Side of the first feature map.
@@ -71,8 +72,8 @@ class Generator(keras.Model):
             for index, (width, up) in enumerate(zip(widths[1:], upsample))
         ]
         self.norm = BatchNorm()
-        self.to_image = keras.layers.Conv2D(
-            image_shape[-1], 3, padding="same", kernel_initializer=glorot_uniform(1.0), name="to_image"
+        self.to_image = Conv2D(
+            image_shape[-1], 3, convolve_to_image, kernel_initializer=glorot_uniform(1.0), name="to_image"
         )
         # Makes the weights now: optimizers and checkpoints need them before the first step.
         self((tf.zeros([1, latent_dim]), tf.zeros([1], tf.int32)))

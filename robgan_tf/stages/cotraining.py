@@ -168,7 +168,8 @@ class CoTraining(Stage):
         def objective(images, labels):
             return self.objectives.attack(self.discriminator(images, training=False), labels)
 
-        return self.attacked(images, labels, objective, seed)
+        with self.discriminator.kernels_held():
+            return self.attacked(images, labels, objective, seed)
 
     def update_discriminator(self, images, labels, seed) -> dict:
         """Updates the discriminator on (adversarial) real `images` and as many generated ones (eq. 8 or 9)."""

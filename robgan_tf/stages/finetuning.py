@@ -162,4 +162,5 @@ class FineTuning(Stage):
         def objective(images, labels):
             return class_loss(self.classifier(images, training=False), labels)
 
-        return self.attacked(images, labels, objective, seed)
+        with self.classifier.kernels_held():
+            return self.attacked(images, labels, objective, seed)

@@ -98,10 +98,11 @@ def test_statistics_are_those_of_the_global_batch_of_two_replicas(two_replicas, 
     for _ in range(2):  # twice: the running averages too go into the next step
         outputs = two_replicas.experimental_local_results(step(share(images), share(labels)))
         expected = tf.function(single)(images, labels, training=training)
-    np.testing.assert_array_equal(np.concatenate(outputs), expected)
+    # The same numbers by other kernels: some roundings of values up to 20.
+    np.testing.assert_allclose(np.concatenate(outputs), expected, atol=1e-5)
     for name in ("moving_mean", "moving_variance"):
         for value in two_replicas.experimental_local_results(getattr(mirrored, name)):
-            np.testing.assert_array_equal(value, getattr(single, name))
+            np.testing.assert_allclose(value, getattr(single, name), rtol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow import keras
 
 from robgan_tf.layers import residual
 from robgan_tf.layers.batch_norm import EPSILON
+from robgan_tf.layers.convolution import Conv2D, downsample
 from robgan_tf.layers.residual import DiscriminatorBlock, GeneratorBlock
 from robgan_tf.layers.spectral_norm import SpectralNormConv2D
-
-Conv2D = keras.layers.Conv2D
 
 
 def random_images(channels, side=4):
@@ -52,31 +50,6 @@ def randomize(layer):
     generator = np.random.default_rng(3)
     for variable in layer.trainable_variables:
         variable.assign(generator.normal(0.3, 0.5, variable.shape))
-
-
-# ---- resampling
-
-
-def test_upsample_repeats_each_pixel():
-    images = random_images(3)
-    np.testing.assert_array_equal(residual.upsample(tf.constant(images)), double(images))
-
-
-def test_upsample_of_images_that_are_not_square_or_of_unknown_number():
-    images = np.arange(12, dtype=np.float32).reshape([1, 2, 3, 2])
-    upsample = tf.function(residual.upsample, input_signature=[tf.TensorSpec([None, 2, 3, 2])])
-    np.testing.assert_array_equal(upsample(images), double(images))
-    assert upsample.get_concrete_function().structured_outputs.shape.as_list() == [None, 4, 6, 2]
-
-
-def test_downsample_averages_four_pixels():
-    images = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape([2, 4, 6, 3])  # whole numbers: exact
-    np.testing.assert_array_equal(residual.downsample(tf.constant(images)), pool(images))
-
-
-def test_downsample_undoes_upsample():
-    images = np.random.default_rng(0).integers(-9, 9, [2, 4, 4, 3]).astype(np.float32)
-    np.testing.assert_array_equal(residual.downsample(residual.upsample(tf.constant(images))), images)
 
 
 # ---- blocks
@@ -138,9 +111,7 @@ def test_pooling_and_a_1x1_convolution_commute():
     randomize(block)
     convolution = block.conv_shortcut
     # float32, values up to 10
-    np.testing.assert_allclose(
-        convolution(residual.downsample(images)), residual.downsample(convolution(images)), atol=1e-5
-    )
+    np.testing.assert_allclose(convolution(downsample(images)), downsample(convolution(images)), atol=1e-5)
 
 
 @pytest.mark.parametrize("first, hidden", [(True, 7), (False, 5)])
