@@ -162,7 +162,7 @@ class Experiment:
         if self.strategy is not None and self.data is not None:
             with self.strategy.scope():
                 shape, classes, examples = self.data.image_shape, self.data.num_classes, len(self.data.train)
-                self._new_classifier = lambda: ClassBranch(discriminator(classes, shape))
+                self._new_classifier = lambda **options: ClassBranch(discriminator(classes, shape, **options))
                 self.discriminator = part(lambda: discriminator(classes, shape))
                 self.classifier = part(lambda: ClassBranch(self.discriminator), self.discriminator)
                 networks, average = [self.classifier], None
@@ -353,9 +353,9 @@ class Experiment:
         return Checkpoints(folder, objects, workers=self.workers)
 
     def _copy(self, classifier: Classifier) -> Classifier:
-        """Returns another classifier with the same weights, made under the current strategy and precision."""
-        copy = self._new_classifier()
-        copy.set_weights(classifier.get_weights())
+        """Returns one that answers alike, made under the current strategy and precision, with W / sigma fixed."""
+        copy = self._new_classifier(spectral_norm=False)
+        copy.set_weights(classifier.inference_weights())
         return copy
 
     def _seed(self, use: int) -> int:

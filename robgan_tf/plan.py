@@ -289,7 +289,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         peak = max([need.peak, *(phase.peak for phase in phases.values())])
         totals[stage.name_of_stage] = need.batch + with_workspace(peak)
     with experiment.strategy.scope(), devices.precision("float32"):
-        classifier = experiment._new_classifier()  # as `Experiment.evaluate` does
+        classifier = experiment._new_classifier(spectral_norm=False)  # as `Experiment.evaluate` does
     copy, test = bytes_of(classifier.variables), len(experiment.data.test)
     count = min(experiment.evaluation.batch_size, experiment.evaluation.test_examples or test, test)
     attacked = [_withstands(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]

@@ -120,8 +120,13 @@ def our_worst_case(setting: Setting, attacks) -> Callable[[Examples], np.ndarray
     return run
 
 
-def autoattack(setting: Setting) -> Callable[[Examples], np.ndarray]:
-    """AutoAttack standard, in PyTorch: images [N, C, H, W] in [0, 1], where epsilon is half of ours."""
+def autoattack(setting: Setting, only: str | None = None) -> Callable[[Examples], np.ndarray]:
+    """AutoAttack standard, in PyTorch: images [N, C, H, W] in [0, 1], where epsilon is half of ours.
+
+    Args:
+        setting: what is attacked, and how.
+        only: one of its attacks alone, e.g. "apgd-ce", with one restart; None for the standard version of all.
+    """
     import torch
     from pyautoattack import AutoAttack
 
@@ -146,7 +151,9 @@ def autoattack(setting: Setting) -> Callable[[Examples], np.ndarray]:
             (images,) = context.saved_tensors
             return torch.from_numpy(backward(images.detach().numpy(), output_gradient.contiguous().numpy()).numpy())
 
-    attack = AutoAttack(Classifier.apply, eps=setting.epsilon / 2, norm="Linf", seed=setting.seed, version="standard")
+    version = {"version": "standard"} if only is None else {"version": "custom", "attacks_to_run": [only]}
+    attack = AutoAttack(Classifier.apply, eps=setting.epsilon / 2, norm="Linf", seed=setting.seed, **version)
+    attack.apgd.n_restarts = 1
     # It takes nine target classes, all the wrong ones of CIFAR-10. With fewer classes there are fewer.
     targets = min(9, setting.num_classes - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets

@@ -25,8 +25,10 @@ import tensorflow as tf
 from attack_libraries import Setting, art_pgd, autoattack, foolbox_pgd, our_pgd, our_worst_case, pixels, right
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.evaluation.apgd import AutoPGD
 from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.players.threat_model import PIXEL_RANGE, epsilon_255
+from robgan_tf.losses import class_loss, dlr_loss
+from robgan_tf.players.threat_model import PIXEL_RANGE, LInf, epsilon_255
 from robgan_tf.runtime.run_directory import write_json
 from robgan_tf.serving.loading import load_logits
 
@@ -36,6 +38,7 @@ FLAGS = flags.FLAGS
 ROUNDING = 1e-6
 # Largest accepted difference of two accuracies, in points.
 PGD_POINTS, WORST_CASE_POINTS = 0.5, 1.0
+APGD_OBJECTIVES = {"apgd-ce": class_loss, "apgd-dlr": dlr_loss}
 EXTRAS = {"adversarial-robustness-toolbox": "crosscheck", "foolbox": "crosscheck", "pyautoattack": "autoattack"}
 
 
@@ -135,6 +138,12 @@ def crosscheck():
             rows.append(judged(library, attack))
         compare(rows, PGD_POINTS)
     if with_autoattack:
+        for name, objective in APGD_OBJECTIVES.items():
+            ours = our_worst_case(setting, [AutoPGD(LInf(setting.epsilon), objective=objective)])
+            pair = [judge(setting, examples, name, "robgan_tf", ours)]
+            pair.append(judge(setting, examples, name, "pyautoattack", autoattack(setting, only=name)))
+            compare(pair, PGD_POINTS)
+            rows += pair
         worst_case = our_worst_case(setting, experiment.evaluation.attacks)
         pair = [judge(setting, examples, "worst case", "robgan_tf", worst_case)]
         pair.append(judge(setting, examples, "AutoAttack standard", "pyautoattack", autoattack(setting)))
@@ -145,6 +154,8 @@ def crosscheck():
         settings = {name: FLAGS[name].value for name in (*names, "saved_model", "gin_file", "gin_param")}
         settings["epsilon_255"] = epsilon_255(setting.epsilon)
         report = {"dataset": experiment.data.name, "examples": len(examples), "clean": float(clean)}
+        for row in rows:
+            row["stands"] = "".join(map(str, row["stands"]))  # on one line
         write_json(pathlib.Path(FLAGS.out), {**report, "settings": settings, **provenance(), "rows": rows})
         pathlib.Path(FLAGS.out).with_suffix(".md").write_text(f"{markdown(rows)}\n", encoding="utf-8")
         print(f"\nwrote {FLAGS.out}, and the table beside it")

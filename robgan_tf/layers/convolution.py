@@ -1,7 +1,7 @@
 """Convolutions, alone or with the halving or doubling of the image that follows or precedes them in residual blocks.
 
-A 3x3 convolution and a 2x2 average after it, or a repetition of pixels before it, are linear and local: together they are
-one 4x4 convolution with steps of two pixels, or its transpose. That takes 16 instead of 36 multiplications for four
+A 3x3 convolution and a 2x2 average after it, or a repetition of pixels before it, are linear and local: together they
+are one 4x4 convolution with steps of two pixels, or its transpose. That takes 16 instead of 36 multiplications for four
 pixels of the larger image, and gives the same result but for rounding. docs/performance.md has what it gains.
 """
 

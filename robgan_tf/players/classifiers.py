@@ -6,6 +6,7 @@ import contextlib
 from typing import Callable
 
 import gin
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -19,6 +20,10 @@ class Classifier(keras.Model):
     def kernels_held(self):
         """A context for passes between which the weights stay as they are: see `Discriminator.kernels_held`."""
         return contextlib.nullcontext()
+
+    def inference_weights(self) -> list[np.ndarray]:
+        """Returns the weights with which a copy without spectral normalisation answers alike."""
+        return self.get_weights()
 
     @property
     def class_variables(self) -> list[tf.Variable]:
@@ -50,6 +55,10 @@ class ClassBranch(Classifier):
     def kernels_held(self):
         """See `Discriminator.kernels_held`."""
         return self.discriminator.kernels_held()
+
+    def inference_weights(self):
+        """See `Discriminator.inference_weights`."""
+        return self.discriminator.inference_weights()
 
     @property
     def class_variables(self) -> list[tf.Variable]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import gin
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -96,6 +97,11 @@ class Discriminator(keras.Model):
         """Moves u of every spectrally normalised layer by one power iteration (see `SpectralNormLayer`)."""
         for layer in self.spectral_norm_layers:
             layer.power_iteration()
+
+    def inference_weights(self) -> list[np.ndarray]:
+        """Returns the weights of a discriminator with `spectral_norm=False` that judges alike: W / sigma for each W."""
+        normalized = {id(layer.kernel): layer.normalized_kernel().numpy() for layer in self.spectral_norm_layers}
+        return [normalized.get(id(weight), weight.numpy()) for weight in self.trainable_variables]
 
     def kernels_held(self):
         """A context in which W / sigma is computed once for all passes, see `layers.spectral_norm.kernels_held`."""

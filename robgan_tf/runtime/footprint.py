@@ -32,6 +32,8 @@ _ELEMENTWISE = frozenset(
 _NO_LARGER = _ELEMENTWISE | frozenset(
     "Cast CollectiveGatherV2 ConcatV2 If Pad StatelessIf StridedSlice Unique UnsortedSegmentSum".split()
 )
+# What they hand to their gradients in a size that only the kernel knows: a little workspace, which is not counted.
+_WORKSPACE = frozenset(["FusedBatchNormV3"])
 # Their outputs are memory that lives anyway: variables and arguments. Constants are small.
 _ELSEWHERE = frozenset("Const Placeholder ReadVariableOp VarHandleOp".split())
 # The attribute that names the function, for operations that call one.
@@ -156,7 +158,7 @@ class _Walker:
                 bound = sum(size_in_bytes(source) or memory.buffers[source.ref()].size for source in sources)
                 sizes = [bound if size is None else size for size in sizes]
             used = [size for result, size in zip(results, sizes) if memory.uses[result.ref()]]
-            if None in used and operation.type not in _RENAMES:
+            if None in used and operation.type not in _RENAMES | _WORKSPACE:
                 unknown[f"the size of what {operation.type} gives"] = None
             sizes = [size or 0 for size in sizes]
             overwritten = None

@@ -96,3 +96,26 @@ def test_an_image_that_cannot_be_halved_that_often_is_refused(image_shape, make_
 
 def test_images_need_not_be_square(make_discriminator):
     assert make_discriminator(image_shape=(4, 8, 1))(tf.zeros([2, 4, 8, 1])).classes.shape == (2, 3)
+
+
+@pytest.mark.parametrize("spectral_norm", [True, False])
+def test_a_plain_copy_with_inference_weights_judges_alike(make_discriminator, spectral_norm):
+    discriminator = make_discriminator(spectral_norm=spectral_norm)
+    discriminator.power_iteration()
+    for index, variable in enumerate(discriminator.trainable_variables):
+        variable.assign_add(tf.random.stateless_uniform(variable.shape, [index, 0]))
+    plain = make_discriminator(spectral_norm=False)
+    plain.set_weights(discriminator.inference_weights())
+    images = tf.random.stateless_uniform([4, 8, 8, 3], [0, 0], -1, 1)
+    for found, expected in zip(plain(images), discriminator(images)):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # float32: a division in another order
+
+
+def test_inference_weights_are_read_under_a_strategy(make_discriminator, two_replicas):
+    with two_replicas.scope():
+        discriminator = make_discriminator()
+    plain = make_discriminator(spectral_norm=False)
+    plain.set_weights(discriminator.inference_weights())
+    assert plain.count_params() == sum(variable.shape.num_elements() for variable in discriminator.trainable_variables)
+    kernel = discriminator.blocks[0].conv_1.normalized_kernel().numpy()
+    np.testing.assert_array_equal(plain.blocks[0].conv_1.kernel, kernel)
