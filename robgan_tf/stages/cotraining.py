@@ -44,6 +44,7 @@ class CoTraining(Stage):
         discriminator_schedule: learning-rate schedule of the discriminator.
         average_decay: decay of the moving average of the generator's weights for each generator update.
         accumulation: number of parts that a replica's share of a micro-batch is computed in, see `Stage`.
+        jit_compile: see `Stage`.
     """
 
     name_of_stage = "cotraining"
@@ -65,8 +66,9 @@ class CoTraining(Stage):
         discriminator_schedule: Callable = gin.REQUIRED,
         average_decay: float = 0.999,
         accumulation: int = 1,
+        jit_compile: bool = False,
     ):
-        super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker)
+        super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker, jit_compile)
         if not 0 <= average_decay < 1:
             raise ValueError(f"CoTraining.average_decay must be in [0, 1), got {average_decay}.")
         self.generator = generator
@@ -158,7 +160,7 @@ class CoTraining(Stage):
         noise, labels = self.generator_inputs(seed)
         with tf.GradientTape() as tape:
             images = self.generator((noise, labels), training=True)
-        image_gradients, metrics = over_parts(judge, (images, labels), self.accumulation)
+        image_gradients, metrics = over_parts(self.by_xla(judge), (images, labels), self.accumulation)
         apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
         return metrics
 
@@ -194,7 +196,7 @@ class CoTraining(Stage):
         fake_images = self.generator((noise, fake_labels), training=True)
         self.discriminator.power_iteration()
         batch = (images, fake_images, labels, fake_labels)
-        _, (gradients, metrics) = over_parts(differentiate, batch, self.accumulation)
+        _, (gradients, metrics) = over_parts(self.by_xla(differentiate), batch, self.accumulation)
         apply_gradients(optimizer, gradients, variables)
         return metrics
 

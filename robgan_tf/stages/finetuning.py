@@ -42,6 +42,7 @@ class FineTuning(Stage):
         batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
             the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
         accumulation: number of parts that a replica's share of a batch is computed in, see `Stage`.
+        jit_compile: see `Stage`.
     """
 
     name_of_stage = "finetuning"
@@ -62,8 +63,9 @@ class FineTuning(Stage):
         average_decay: float = 0.0,
         batch_norm_training: bool = True,
         accumulation: int = 1,
+        jit_compile: bool = False,
     ):
-        super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker)
+        super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile)
         if fake_weight < 0 or (fake_weight > 0) != (generator is not None):
             raise ValueError(
                 f"FineTuning.fake_weight (lambda) is {fake_weight} and there is {'no' if generator is None else 'a'} "
@@ -135,7 +137,7 @@ class FineTuning(Stage):
         # Real and generated images side by side, so that each part of the batch has its share of both.
         kinds = 1 if self.generator is None else 2
         batch = [*tf.split(images, kinds), *tf.split(labels, kinds)]
-        _, (gradients, metrics) = over_parts(self._differentiate, batch, self.accumulation)
+        _, (gradients, metrics) = over_parts(self.by_xla(self._differentiate), batch, self.accumulation)
         apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
         if self.average_classifier is not None:
             update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)

@@ -25,6 +25,7 @@ class Stage(keras.Model):
         accumulation: number of parts that a replica's share of a micro-batch is computed in, one after the other, where
             it does not fit in memory. Gradients are added up, and the update is the same but for rounding.
         attacker: the attacker, or None.
+        jit_compile: whether XLA compiles attacks and gradients: for GPUs; on CPUs it is slower.
 
     Attributes:
         step: int64 variable, number of training steps done.
@@ -46,6 +47,7 @@ class Stage(keras.Model):
         micro_batches: int,
         accumulation: int,
         attacker: Attacker | None,
+        jit_compile: bool,
     ):
         super().__init__(name=self.name_of_stage)
         # The metrics that a step returns are those of the global batch on every replica.
@@ -72,6 +74,7 @@ class Stage(keras.Model):
         self.micro_batches = micro_batches
         self.accumulation = accumulation
         self.attacker = attacker
+        self.use_xla = jit_compile
         self.images_per_step = batch_size * micro_batches
         self.total_steps = max(round(epochs * num_examples / self.images_per_step), 1)
         self.step = tf.Variable(
@@ -147,10 +150,19 @@ class Stage(keras.Model):
         def attack(start, images, labels):
             return self.attacker.ascend(start, images, lambda images: objective(images, labels)), ()
 
+        attack = self.by_xla(attack)
         start = self.attacker.start(images, replica_seed(seed))
         parts = math.gcd(self.accumulation, images.shape[0])  # image grids hold fewer images than a batch
         adversarial, _ = over_parts(attack, (start, images, labels), parts)
         return adversarial
+
+    def by_xla(self, function: Callable) -> Callable:
+        """Returns `function` for XLA to compile, where the stage is to do so.
+
+        It must assign nothing and make no use of the other replicas. (That is why not the whole step is compiled: an
+        optimizer in a function of its own would not reach the other replicas.)
+        """
+        return tf.function(function, jit_compile=True, autograph=False) if self.use_xla else function
 
     def average(self, per_image):
         """Returns this replica's share of the mean over the global micro-batch of `per_image` [b].

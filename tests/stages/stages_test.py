@@ -188,6 +188,25 @@ def test_mixed_precision_trains_with_float32_variables(precision):
         assert scaled == [precision == "mixed_float16"] * 2
 
 
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "make", [make_cotraining, lambda **xla: make_finetuning(make_generator(), fake_weight=0.5, **xla)]
+)
+def test_xla_makes_the_same_step(make, replicas, two_replicas):
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        plain, compiled = (make(optimizer=keras.optimizers.SGD, jit_compile=xla) for xla in (False, True))
+    for name in ("generator", "discriminator", "classifier"):
+        if hasattr(plain, name):
+            getattr(compiled, name).set_weights(getattr(plain, name).get_weights())
+    metrics = [train(stage, 1) for stage in (plain, compiled)]
+    for player, model in plain.players.items():
+        for one, other in zip(model.weights, compiled.players[player].weights):
+            np.testing.assert_allclose(one.numpy(), other.numpy(), atol=2e-6, err_msg=one.name)  # float32 rounding
+    for name, value in metrics[0].items():
+        np.testing.assert_allclose(value, metrics[1][name], rtol=1e-4, err_msg=name)
+
+
 # ------------------------------------------------------------------------------------------------------- replicas
 
 
