@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.shapes import Shapes
 from benchmarks.torch_networks import Block, Discriminator, Generator
 
 PRECISIONS = {"float32": torch.float32, "mixed_bfloat16": torch.bfloat16}
@@ -68,13 +69,21 @@ class Peer:
         self.steps_done = 0
 
     @classmethod
+    def of(cls, shapes: Shapes, **options) -> Peer:
+        """Returns a peer with networks of these shapes and weights of its own."""
+        generator, discriminator = (
+            [Block(*block) for block in blocks] for blocks in (shapes.generator, shapes.discriminator)
+        )
+        return cls(
+            Generator(shapes.latent_dim, shapes.num_classes, shapes.bottom, generator, shapes.channels),
+            Discriminator(shapes.num_classes, discriminator, shapes.channels),
+            **options,
+        )
+
+    @classmethod
     def like(cls, generator, discriminator, **options) -> Peer:
         """Returns a peer with the shapes and the weights of this project's players."""
-        blocks = [Block(block.filters, block.upsample) for block in generator.blocks]
-        classes, channels = generator.num_classes, generator.to_image.filters
-        peer = Generator(generator.latent_dim, classes, generator.bottom_width, blocks, channels)
-        blocks = [Block(block.filters, block.downsample) for block in discriminator.blocks]
-        peer = cls(peer, Discriminator(classes, blocks, channels), **options)
+        peer = cls.of(Shapes.of(generator, discriminator), **options)
         peer.load(generator, discriminator)
         return peer
 

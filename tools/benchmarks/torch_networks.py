@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BOTTOM = 4  # side of the generator's first feature map
+from benchmarks.shapes import BOTTOM
+
 TINY = 1e-12  # smaller norms are taken for zero
 
 
