@@ -63,6 +63,13 @@ setup(
         # Other people's attacks, for tools/crosscheck.py.
         "crosscheck": ["adversarial-robustness-toolbox==1.20.1", "foolbox==3.3.4"],
         "autoattack": ["pyautoattack==0.2.0", "torch"],
+        # The peers of tools/benchmark.py, and its plots.
+        "bench": [
+            "torch==2.13.0; python_version >= '3.10'",
+            "adversarial-robustness-toolbox==1.20.1",
+            "foolbox==3.3.4",
+            "matplotlib",
+        ],
         "dev": [
             "hypothesis",  # random inputs for properties of the threat model
             "packaging",  # reads versions and markers in tests/packaging_test.py

@@ -1,0 +1,194 @@
+"""The PyTorch peer of the benchmark does the arithmetic of this project; skipped where PyTorch is not installed."""
+
+import functools
+import pathlib
+import sys
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+torch = pytest.importorskip("torch")
+torch.set_num_threads(1)  # small networks: two threads would wait for each other where the machine has other work
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+
+from benchmarks.torch_baseline import Peer  # noqa: E402
+
+from robgan_tf.evaluation.attacks import PGD  # noqa: E402
+from robgan_tf.losses import SplitAsCode, split  # noqa: E402
+from robgan_tf.players.attacker import Attacker  # noqa: E402
+from robgan_tf.players.discriminator import Discriminator  # noqa: E402
+from robgan_tf.players.generator import Generator  # noqa: E402
+from robgan_tf.players.threat_model import LInf  # noqa: E402
+from robgan_tf.runtime import devices  # noqa: E402
+from robgan_tf.stages import optimization  # noqa: E402
+from robgan_tf.stages.cotraining import CoTraining  # noqa: E402
+from robgan_tf.stages.randomness import generator_inputs, step_seeds  # noqa: E402
+
+NETWORKS = sorted(path.stem for path in (ROOT / "gin/networks").glob("*.gin"))
+SIDES = {"16px": 16, "64px": 64, "128px_143": 128, "128px_1000": 128}
+BATCH, STEPS, EPSILON, RATE = 6, 2, 0.0625, 2e-4
+forms = pytest.mark.parametrize("naive", [False, True], ids=["well_written", "naive"])
+
+
+def make_stage(network="32px_sngan", width=4, num_classes=5):
+    """Co-training, and the players as if they had been trained: no weight, offset or average is at its start."""
+    gin.parse_config_file(str(ROOT / f"gin/networks/{network}.gin"))
+    side = SIDES.get(network, 32)
+    generators = [Generator(num_classes, (side, side, 3), width, name=f"generator_{index}") for index in range(2)]
+    discriminator = Discriminator(num_classes, (side, side, 3), width)
+    for index, variable in enumerate([*generators[0].variables, *discriminator.variables]):
+        if not variable.name.endswith(("kernel:0", "u:0")):
+            variable.assign_add(tf.abs(0.1 * tf.random.stateless_normal(variable.shape, [index, 1])))
+    return CoTraining(
+        *generators,
+        discriminator,
+        num_examples=BATCH * STEPS,
+        seed=3,
+        attacker=Attacker(LInf(EPSILON), 5, relative_step_size=0.2),
+        losses=split(SplitAsCode()),
+        epochs=100,
+        batch_size=BATCH,
+        discriminator_steps=STEPS,
+        optimizer=functools.partial(tf.keras.optimizers.Adam, beta_1=0.0, beta_2=0.9),
+        generator_schedule=functools.partial(optimization.fixed, initial=RATE),
+        discriminator_schedule=functools.partial(optimization.fixed, initial=RATE),
+    )
+
+
+def make_peer(stage, **options):
+    return Peer.like(stage.generator, stage.discriminator, epsilon=EPSILON, learning_rate=RATE, **options)
+
+
+def some_images(network="32px_sngan", count=BATCH):
+    side, random = SIDES.get(network, 32), np.random.default_rng(0)
+    images = random.uniform(-1, 1, [count, side, side, 3]).astype(np.float32)
+    return images, random.integers(0, 5, count).astype(np.int32)
+
+
+def to_torch(noise, labels):
+    return torch.from_numpy(noise.numpy()), torch.from_numpy(labels.numpy()).long()
+
+
+def to_nhwc(images):
+    return images.detach().permute(0, 2, 3, 1).numpy()
+
+
+def assert_close(theirs, ours, tolerance):
+    """Compares with a tolerance relative to the largest number: rounding adds up over sums of large and small ones."""
+    theirs, ours = np.asarray(theirs), np.asarray(ours)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=tolerance * np.abs(ours).max())
+
+
+# Of float32 (2**-24 is 6e-8), after up to 15 layers of sums over some hundred numbers each, in another order.
+ROUNDING = 1e-5
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_agree(network):
+    stage = make_stage(network)
+    peer = make_peer(stage)
+    images, _ = some_images(network, 2)
+    ours = stage.discriminator(images)
+    with torch.no_grad():
+        for theirs, logits in zip(peer.verdict(peer.images(images)), ours):
+            assert_close(theirs, logits, ROUNDING)
+        noise, labels = generator_inputs([0, 1], 3, 128, 5)
+        for training in (True, False):
+            peer.generator.train(training)
+            generated = peer.generator(*to_torch(noise, labels))
+            assert_close(to_nhwc(generated), stage.generator((noise, labels), training=training), 5 * ROUNDING)
+            if training:  # by PyTorch the running variance is the unbiased one, so go on with ours
+                peer.load(stage.generator, stage.discriminator)
+
+
+@forms
+def test_attacks_agree(naive):
+    stage = make_stage()
+    peer = make_peer(stage, naive=naive)
+    images, labels = some_images()
+    theirs = to_nhwc(peer.attack(peer.images(images), torch.from_numpy(labels).long()))
+    ours = tf.function(stage.attack, autograph=False)(tf.constant(images), tf.constant(labels), [0, 0]).numpy()
+    assert np.abs(ours - images).max() > 0.99 * EPSILON
+    # A step goes by the gradient's sign. Where the gradient is zero but for rounding, it may go the other way.
+    assert np.mean(np.abs(theirs - ours) > ROUNDING) < 1e-3
+    assert all(weight.grad is None for weight in peer.discriminator.parameters())
+
+
+@forms
+def test_evaluations_agree(naive):
+    stage = make_stage()
+    peer = make_peer(stage, naive=naive)
+    images, _ = some_images(count=64)
+    labels = tf.argmax(stage.discriminator(images).classes, axis=-1, output_type=tf.int32)
+    attack = PGD(Attacker(LInf(EPSILON), 20, relative_step_size=0.2))
+
+    def logits(images):
+        return stage.discriminator(images, training=False).classes
+
+    attacked = tf.function(lambda: attack(logits, tf.constant(images), labels, [0, 0]))()
+    ours = tf.equal(tf.argmax(logits(attacked), axis=-1, output_type=tf.int32), labels).numpy()
+    theirs = peer.evaluate_pgd(peer.images(images), torch.from_numpy(labels.numpy()).long()).numpy()
+    assert 0 < ours.sum() < 64
+    assert np.sum(ours != theirs) <= 1
+
+
+def weights(peer):
+    """The weights of both networks, but for those of no effect: biases in front of a batch norm."""
+    networks = {"generator": peer.generator, "discriminator": peer.discriminator}
+    named = {f"{player}.{name}": w for player, network in networks.items() for name, w in network.named_parameters()}
+    idle = [name for name in named if name.startswith("generator.blocks") and name.endswith("bias")]
+    return torch.cat([weight.detach().flatten().clone() for name, weight in named.items() if name not in idle])
+
+
+@forms
+def test_training_steps_agree(naive):
+    """A generator update and two discriminator updates, of the same images, noise and labels.
+
+    With beta_1 = 0 Adam moves every weight by about the learning rate, however small its gradient: one that is nothing
+    but rounding makes a step of random sign. So a weight in a thousand may differ by more than a hundredth of a step,
+    and biases in front of a batch norm, whose gradient is zero, make such steps all the time.
+    """
+    stage = make_stage("16px")
+    peer = make_peer(stage, naive=naive)
+    images, labels = some_images("16px", BATCH * STEPS)
+    before = weights(peer)
+    generator_seed, *seeds = step_seeds(stage.seed, stage.step, 1 + 2 * STEPS)
+    inputs = [to_torch(*generator_inputs(seed, BATCH, 128, 5)) for seed in (generator_seed, *seeds[1::2])]
+    theirs = peer.train_step(images, labels, STEPS, inputs)
+    ours = stage.train_step((tf.constant(images), tf.constant(labels)))
+    for name, loss in theirs.items():
+        assert_close(loss, ours[name], ROUNDING)
+
+    updated = make_peer(stage)
+    assert torch.median(torch.abs(weights(peer) - before)) > 0.5 * RATE
+    differences = torch.abs(weights(peer) - weights(updated))
+    assert torch.mean((differences > 0.01 * RATE).float()) < 1e-3 and differences.max() < 2.2 * STEPS * RATE
+    for layer, other in zip(peer.discriminator.layers(), updated.discriminator.layers()):
+        assert torch.abs(layer.u - other.u).max() < RATE
+    average = Peer.like(stage.average_generator, stage.discriminator)
+    for theirs, ours in zip(peer.averages, average.generator.parameters()):
+        assert torch.abs(theirs - ours).max() < 2.2 * RATE  # idle biases too
+    for name, theirs in peer.generator.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            continue
+        # By PyTorch the running variance is the unbiased one; the means follow the idle biases.
+        np.testing.assert_allclose(theirs, updated.generator.get_buffer(name), rtol=0.005, atol=2 * STEPS * RATE)
+
+
+def test_bfloat16_agrees_to_its_rounding():
+    with devices.precision("mixed_bfloat16"):
+        stage = make_stage()
+    images, labels = some_images()
+    float32 = make_peer(stage)
+    for naive in (False, True):
+        peer = make_peer(stage, precision="mixed_bfloat16", naive=naive)
+        ours = stage.discriminator(images)
+        exact, theirs = (p.verdict(p.images(images))[1].detach().numpy() for p in (float32, peer))
+        assert 1e-4 < np.abs(theirs - exact).max() / np.abs(exact).max() < 2e-2
+        assert_close(theirs, ours.classes, 2e-2)
+        losses = peer.train_step(np.tile(images, [2, 1, 1, 1]), np.tile(labels, 2), STEPS)
+        assert all(np.isfinite(loss) for loss in losses.values())

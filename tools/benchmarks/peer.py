@@ -1,0 +1,201 @@
+"""This project's training against a peer in PyTorch, in alternation in one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from absl import flags
+
+from benchmarks.configured import build_stage, configure, image_side, network_file
+from benchmarks.machine import REPOSITORY, is_there
+from benchmarks.ours import our_parts
+from benchmarks.peers import EVALUATION_STEPS, make_peer, peer_parts, random_arrays
+from benchmarks.shapes import Arithmetic, Shapes
+from benchmarks.timing import Series, alternate, timed
+from robgan_tf import command_line
+
+FLAGS = flags.FLAGS
+
+
+class Size(NamedTuple):
+    """Networks and batch that are compared."""
+
+    network: str
+    width: int
+    batch: int
+
+
+SIZES = {
+    "32px_16": Size("32px_sngan", 16, 64),
+    "32px_64": Size("32px_sngan", 64, 32),
+    "64px_32": Size("64px", 32, 16),
+    "128px_16": Size("128px_143", 16, 16),
+}
+# An iteration must be so many times as fast as theirs.
+REQUIRED = {
+    ("naive", "float32"): 2.0,
+    ("well_written", "float32"): 1.3,
+    ("well_written", "mixed_bfloat16"): 1.2,
+}
+MATRIX = 2048  # side of the matrix product that achieved rates are held against
+
+
+@dataclasses.dataclass
+class Case:
+    """A size in a precision, and all that are compared, by name and part."""
+
+    name: str
+    size: Size
+    precision: str
+    shapes: Shapes
+    parts: dict[str, dict[str, Callable[[], object]]]
+
+    @property
+    def flops(self) -> dict[str, float]:
+        """Arithmetic of each part."""
+        steps = FLAGS.attack_steps, FLAGS.discriminator_steps, EVALUATION_STEPS
+        return Arithmetic(self.shapes, self.size.batch, *steps).parts()
+
+    def images(self, part: str) -> int:
+        """Real images that a part works on."""
+        return self.size.batch * (FLAGS.discriminator_steps if part == "iteration" else 1)
+
+
+def need_torch():
+    """Ends the program where PyTorch is not installed."""
+    if not is_there("torch"):
+        command_line.fail("PyTorch is not installed: pip install -c constraints.txt -e '.[bench]'")
+
+
+def use_threads():
+    """Gives PyTorch as many threads as TensorFlow has (`--threads`)."""
+    import torch
+
+    torch.set_num_threads(FLAGS.threads)
+
+
+def make_case(name: str, size: Size, precision: str, attack_steps: int, discriminator_steps: int) -> Case:
+    """Builds all contenders."""
+    configure(network_file(size.network), size.width, size.batch, attack_steps, discriminator_steps, FLAGS.gin_param)
+    side = image_side()
+    stage = build_stage(precision, (side, side, 3))
+    shapes = Shapes.of(stage.generator, stage.discriminator)
+    images, labels = random_arrays(shapes, size.batch * discriminator_steps)
+    parts = {"ours": our_parts(stage, images, labels)}
+    for peer in FLAGS.peers:
+        made = make_peer(peer, shapes, precision, attack_steps)
+        parts[peer] = peer_parts(made, images, labels, discriminator_steps)
+    return Case(name, size, precision, shapes, parts)
+
+
+def measure_peer() -> Iterator[Series]:
+    """Every size, precision and part: seconds of all contenders, ratios, rates; then memory and time to first step."""
+    need_torch()
+    use_threads()
+    for name in FLAGS.sizes:
+        for precision in FLAGS.precision:
+            size = SIZES[name]._replace(**({"batch": FLAGS.batch} if FLAGS["batch"].present else {}))
+            case = make_case(name, size, precision, FLAGS.attack_steps, FLAGS.discriminator_steps)
+            for part in FLAGS.parts:
+                yield from compare(case, part)
+            yield from compare_processes(case)
+
+
+def compare(case: Case, part: str) -> Iterator[Series]:
+    """One part: seconds, ratios by the clock and by processor time, and the share of a matrix product's rate."""
+    label, about = (
+        f"{case.name} {case.precision} {part}",
+        {"size": case.name, "precision": case.precision, "part": part},
+    )
+    functions = {name: timed(parts[part]) for name, parts in case.parts.items()}
+    alone = {name: time_alone(function) for name, function in functions.items()} if part == "iteration" else {}
+    products = {f"matrix product, {name}": timed(product) for name, product in matrix_products(case.precision).items()}
+    series = alternate({**functions, **products})
+    ours, (ours_product, *_) = series["ours"], (series[name] for name in products)
+    for name in functions:
+        described = {"images": case.images(part), "flops": case.flops[part], "about": {**about, "what": name}}
+        yield dataclasses.replace(series[name], name=f"{label}: {name}", **described)
+    for name in products:
+        yield dataclasses.replace(series[name], name=f"{label}: {name}", flops=2.0 * MATRIX**3)
+    for name in list(functions)[1:]:
+        required = REQUIRED.get((name, case.precision)) if part == "iteration" else None
+        ratio = Series(f"{label}: {name} / ours", series[name].values / ours.values, "", at_least=required)
+        yield dataclasses.replace(ratio, about={**about, "what": f"{name} / ours"})
+        yield Series(f"{label}: {name} / ours, CPU time", series[name].cpu / ours.cpu, "")
+    share = case.flops[part] / ours.values / (2.0 * MATRIX**3 / ours_product.values)
+    required = 0.8 if (case.name, case.precision, part) == ("32px_64", "float32", "iteration") else None
+    yield Series(f"{label}: ours / matrix product's rate", share, "", at_least=required)
+    for name, seconds in alone.items():
+        yield Series(f"{label}: {name} in alternation / alone", series[name].values / np.median(seconds), "")
+
+
+def time_alone(function: Callable[[], float]) -> list[float]:
+    """Seconds of calls one after the other, with no one else in between, after one that warms up."""
+    function()
+    return [function() for _ in range(1 + FLAGS.repetitions // 2)]
+
+
+def matrix_products(precision: str) -> dict[str, Callable[[], object]]:
+    """A large matrix product in both frameworks."""
+    import torch
+
+    kinds = {"float32": (tf.float32, torch.float32)}.get(precision, (tf.bfloat16, torch.bfloat16))
+    ours = tf.cast(tf.random.normal([MATRIX, MATRIX]), kinds[0])
+    theirs = torch.randn(MATRIX, MATRIX).to(kinds[1])
+    product = tf.function(tf.linalg.matmul)
+    return {"TensorFlow": lambda: product(ours, ours).numpy(), "PyTorch": lambda: theirs @ theirs}
+
+
+def compare_processes(case: Case) -> Iterator[Series]:
+    """Peak memory and time to the first training step, each contender in processes of its own."""
+    label = f"{case.name} {case.precision}"
+    found = {name: [probe(case, name) for _ in range(FLAGS.starts)] for name in case.parts}
+    memory = {}
+    for name, runs in found.items():
+        required = 25 if name == "ours" and case.shapes.side == 32 else None
+        seconds = [run["seconds_to_first_step"] for run in runs]
+        yield Series(f"{label}: {name}, start to first step", seconds, at_most=required)
+        memory[name] = np.array([run["peak"] - run["after_imports"] for run in runs]) / 2**20
+        about = {"size": case.name, "precision": case.precision, "part": "memory", "what": name}
+        yield Series(f"{label}: {name}, peak memory above imports", memory[name], "MiB", about=about)
+        yield Series(f"{label}: {name}, peak memory", [run["peak"] / 2**20 for run in runs], "MiB")
+    if "well_written" in memory:
+        yield Series(f"{label}: memory, ours / well_written", memory["ours"] / memory["well_written"], "", at_most=1.0)
+
+
+def probe(case: Case, name: str) -> dict:
+    """Trains a few steps in a new process; see `probe.py`."""
+    steps = {"attack_steps": FLAGS.attack_steps, "discriminator_steps": FLAGS.discriminator_steps}
+    asked = {
+        "name": name,
+        "precision": case.precision,
+        **case.size._asdict(),
+        **steps,
+        "params": FLAGS.gin_param,
+        "threads": FLAGS.threads,
+        "shapes": dataclasses.asdict(case.shapes),
+        "started": time.time(),
+    }
+    path = os.pathsep.join([str(REPOSITORY / "tools"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "benchmarks.probe", json.dumps(asked)]
+    answer = subprocess.run(
+        command,
+        cwd=pathlib.Path.cwd(),
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        command_line.fail(f"training of {name} in a process of its own failed: {answer.stderr[-2000:].strip()}")
+    return json.loads(answer.stdout.splitlines()[-1])

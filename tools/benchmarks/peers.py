@@ -1,0 +1,48 @@
+"""The peers' training, as functions of no arguments that do a part of it; and what all contenders share.
+
+Imports no TensorFlow: the memory of a peer is measured in a process without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.shapes import Shapes
+
+PARTS = ("attack", "discriminator update", "generator update", "iteration", "evaluation")
+PEERS = ("well_written", "naive", "compiled")
+LEARNING_RATE = 1e-6  # so small that the weights stay about where they start; the time of a step does not depend on it
+EPSILON = 0.0625
+EVALUATION_STEPS, RELATIVE_STEP_SIZE = 20, 0.2
+
+
+def peer_parts(peer, images: np.ndarray, labels: np.ndarray, steps: int) -> dict[str, Callable[[], object]]:
+    """Returns a peer's parts (see `ours.our_parts`), with `steps` updates of the discriminator in an iteration."""
+    import torch
+
+    batch = len(images) // steps
+    some_images, some_labels = peer.images(images[:batch]), torch.from_numpy(labels[:batch]).long()
+    return {
+        "attack": lambda: peer.attack(some_images, some_labels),
+        "discriminator update": lambda: peer.update_discriminator(some_images, some_labels, *peer.inputs(batch)),
+        "generator update": lambda: peer.update_generator(*peer.inputs(batch)),
+        "iteration": lambda: peer.train_step(images, labels, steps),
+        "evaluation": lambda: peer.evaluate_pgd(some_images, some_labels, EVALUATION_STEPS, RELATIVE_STEP_SIZE),
+    }
+
+
+def make_peer(name: str, shapes: Shapes, precision: str, attack_steps: int):
+    """Returns the peer of that name, one of `PEERS`."""
+    from benchmarks.torch_baseline import Peer
+
+    options = {"epsilon": EPSILON, "steps": attack_steps, "learning_rate": LEARNING_RATE, "precision": precision}
+    return Peer.of(shapes, naive=name == "naive", compile=name == "compiled", **options)
+
+
+def random_arrays(shapes: Shapes, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random images, float32 [count, H, W, C] in [-1, 1], and labels, int32 [count]."""
+    random = np.random.default_rng(0)
+    images = random.uniform(-1, 1, [count, shapes.side, shapes.side, shapes.channels]).astype(np.float32)
+    return images, random.integers(0, shapes.num_classes, count).astype(np.int32)

@@ -1,0 +1,64 @@
+"""A process that trains three steps and prints what it took, as JSON; `peer.py` starts it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+import time
+
+from benchmarks.peers import make_peer, peer_parts, random_arrays
+from benchmarks.shapes import Shapes
+
+
+def memory(field: str) -> int:
+    """Bytes of this process by a field of /proc/self/status: VmRSS is resident now, VmHWM its largest so far."""
+    (line,) = (
+        line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{field}:")
+    )
+    return int(line.split()[1]) * 1024
+
+
+def ours(asked: dict):
+    """Returns a training step of this project, and the memory before anything of it was built."""
+    from robgan_tf import command_line  # noqa: F401  # isort: skip  (before TensorFlow, whose log it quiets)
+
+    import tensorflow as tf
+
+    from benchmarks.configured import build_stage, configure, network_file
+    from benchmarks.ours import our_parts
+
+    tf.config.threading.set_intra_op_parallelism_threads(asked["threads"])
+    after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])
+    settings = (asked[name] for name in ("width", "batch", "attack_steps", "discriminator_steps", "params"))
+    configure(network_file(asked["network"]), *settings)
+    stage = build_stage(asked["precision"], (shapes.side, shapes.side, shapes.channels))
+    return our_parts(stage, *random_arrays(shapes, stage.images_per_step))["iteration"], after_imports
+
+
+def theirs(asked: dict):
+    """Returns a training step of a peer, and the memory before anything of it was built."""
+    import torch
+
+    import benchmarks.torch_baseline  # noqa: F401
+
+    torch.set_num_threads(asked["threads"])
+    after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])
+    peer = make_peer(asked["name"], shapes, asked["precision"], asked["attack_steps"])
+    steps = asked["discriminator_steps"]
+    return peer_parts(peer, *random_arrays(shapes, steps * asked["batch"]), steps)["iteration"], after_imports
+
+
+def main(asked: dict):
+    """Does what was asked: a dictionary of the contender's name, its networks, and the settings of the training."""
+    train, after_imports = (ours if asked["name"] == "ours" else theirs)(asked)
+    train()
+    seconds = time.time() - asked["started"]
+    for _ in range(2):
+        train()
+    report = {"seconds_to_first_step": seconds, "after_imports": after_imports, "peak": memory("VmHWM")}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
