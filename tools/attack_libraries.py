@@ -114,7 +114,6 @@ def our_worst_case(setting: Setting, attacks) -> Callable[[Examples], np.ndarray
         for withstands in runs:
             for batch in withstands.topple(examples, standing, setting.epsilon):
                 adversarial[batch.rows[batch.fallen]] = batch.adversarial[batch.fallen]
-            print(f"  {standing.mean():.2%} stand after {withstands.attack.describe()['label']}", flush=True)
         return adversarial
 
     return run

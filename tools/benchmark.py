@@ -20,6 +20,7 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 import tensorflow as tf
 from benchmarks import plots
 from benchmarks.evaluation import measure_evaluation
+from benchmarks.forms import measure_forms
 from benchmarks.growth import AXES, measure_growth
 from benchmarks.machine import cores, git_commit, machine
 from benchmarks.peer import SIZES, measure_peer
@@ -39,6 +40,7 @@ MEASURES = {
     "peer": measure_peer,
     "growth": measure_growth,
     "evaluation": measure_evaluation,
+    "forms": measure_forms,
 }
 
 
