@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import tensorflow as tf
 
 from robgan_tf.data import preprocessing
-from robgan_tf.serving.requests import MAX_PIXELS, check_batch, check_pixel_range, decode_images
+from robgan_tf.serving.requests import MAX_PIXELS, check_batch, check_pixel_range, decode_images, parse_examples
 
 
 class ServedClassifier(tf.Module):
@@ -81,8 +81,7 @@ class ServedClassifier(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
         def from_examples(inputs):
             inputs = check_batch(inputs, (), "serialized tf.Examples")
-            features = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
-            answers = answer_encoded(features["image/encoded"])
+            answers = answer_encoded(parse_examples(inputs))
             return {"scores": answers["scores"], "classes": answers["classes"]}
 
         shape = logits.get_concrete_function().output_shapes

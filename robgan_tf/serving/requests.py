@@ -56,6 +56,22 @@ def check_pixel_range(images: tf.Tensor) -> tf.Tensor:
         return tf.identity(images)
 
 
+def parse_examples(serialized: tf.Tensor) -> tf.Tensor:
+    """Takes the encoded images out of serialized tf.Examples, string [N] -> string [N].
+
+    When it runs, InvalidArgumentError for what is no tf.Example or has no feature `image/encoded`.
+    """
+    # TensorFlow's own message repeats all bytes of what it can't parse. It is not needed for images that were sent bare:
+    # a tf.Example begins with a line feed, the tag of its only field.
+    plausible = tf.reduce_all(tf.strings.regex_full_match(tf.strings.substr(serialized, 0, 1), r"\n?"))
+    message = (
+        "expected serialized tf.Examples with `image/encoded`; bare JPEG or PNG files go to the signature `encoded`"
+    )
+    with tf.control_dependencies([tf.debugging.Assert(plausible, [message])]):
+        serialized = tf.identity(serialized)
+    return tf.io.parse_example(serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})["image/encoded"]
+
+
 def decode_images(encoded: tf.Tensor, image_shape: Sequence[int], max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """Decodes a batch of JPEG and PNG files, cropped at the centre and resized to the size of the network.
 

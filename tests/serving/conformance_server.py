@@ -107,6 +107,8 @@ class Version:
             text = error.message.split("Graph execution error:")[-1].strip()
             codes = {code.value[0]: code.name for code in grpc.StatusCode}
             raise Refusal(codes[error.error_code], text) from None
+        except UnicodeDecodeError:  # of Python, where TensorFlow's message holds bytes of the request
+            raise invalid("(a message with bytes of the request, which Python can't show)") from None
 
     def predict(self, request: predict_pb2.PredictRequest) -> predict_pb2.PredictResponse:
         signature = self._signature(request.model_spec.signature_name)
@@ -118,7 +120,7 @@ class Version:
         ((name, proto),) = request.inputs.items()
         try:
             value = tf.make_ndarray(proto)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, MemoryError, OverflowError) as error:
             raise invalid(f"tensor parsing error: {name}") from error
         response = predict_pb2.PredictResponse()
         for output, answer in self._run(signature, name, value).items():
@@ -341,6 +343,8 @@ def rest_classify(models: Models, body, name, version, label):
     if not isinstance(body.get("examples"), list) or not body["examples"]:
         raise invalid("When method is classify, key 'examples' is expected and was not found or is empty")
     for features in body["examples"]:
+        if not isinstance(features, dict):
+            raise invalid("Example must be JSON object but got JSON value")
         example = request.input.example_list.examples.add()
         for key, values in features.items():
             for value in values if isinstance(values, list) else [values]:

@@ -219,7 +219,8 @@ def test_status_and_metadata(caller):
         ("encoded", np.zeros([0], object), r"N >= 1, got \[0\]"),
         ("encoded", [[b"a", b"b"]], r"expected JPEG or PNG files of shape \[N\] .* got \[1, 2\]"),
         ("encoded", [b""], r"image 0 of the request is neither JPEG nor PNG \(0 bytes\)"),
-        ("classify", [b"no example"], "(Could not parse example input|Can't parse serialized)"),
+        ("classify", files(1), "expected serialized tf.Examples .* go to the signature `encoded`"),
+        ("classify", [b"\nno example"], "(Could not parse example input|Can't parse serialized)"),
         ("classify", [example(b"x", "image")], "Feature: image/encoded .* is required but could not be found"),
     ],
 )
