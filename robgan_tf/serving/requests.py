@@ -61,7 +61,7 @@ def parse_examples(serialized: tf.Tensor) -> tf.Tensor:
 
     When it runs, InvalidArgumentError for what is no tf.Example or has no feature `image/encoded`.
     """
-    # TensorFlow's own message repeats all bytes of what it can't parse. It is not needed for images that were sent bare:
+    # TensorFlow's own message repeats all bytes of what it can't parse. It is avoided for files that were sent bare:
     # a tf.Example begins with a line feed, the tag of its only field.
     plausible = tf.reduce_all(tf.strings.regex_full_match(tf.strings.substr(serialized, 0, 1), r"\n?"))
     message = (
