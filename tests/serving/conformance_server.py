@@ -26,6 +26,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format, text_format
+from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
@@ -124,7 +125,7 @@ class Version:
             raise invalid(f"tensor parsing error: {name}") from error
         response = predict_pb2.PredictResponse()
         for output, answer in self._run(signature, name, value).items():
-            response.outputs[output].CopyFrom(tf.make_tensor_proto(answer))
+            response.outputs[output].CopyFrom(as_proto_field(answer))
         return response
 
     def classify(self, request: classification_pb2.ClassificationRequest) -> classification_pb2.ClassificationResponse:
@@ -147,6 +148,14 @@ class Version:
             for label, score in zip(labels, scores):
                 classifications.classes.add(label=label.decode(), score=float(score))
         return response
+
+
+def as_proto_field(array: np.ndarray) -> tensor_pb2.TensorProto:
+    """Numbers one by one, as TF Serving sends them by default; `make_tensor_proto` packs them as bytes."""
+    if array.dtype != np.float32:
+        return tf.make_tensor_proto(array)
+    dims = [{"size": side} for side in array.shape]
+    return tensor_pb2.TensorProto(dtype=types_pb2.DT_FLOAT, tensor_shape={"dim": dims}, float_val=array.ravel())
 
 
 class Models:

@@ -20,6 +20,7 @@ import os
 import pathlib
 import random
 import socket
+import struct
 import sys
 import time
 import urllib.error
@@ -122,7 +123,9 @@ def grpc(server: str, model: str, version: int | None, label: str | None, timeou
             outputs = call(request, timeout=timeout).outputs
         except library.RpcError as error:
             raise _of_rpc(error.code().name, error.details() or "") from error
-        scores, classes = list(outputs["scores"].float_val), [one.decode() for one in outputs["classes"].string_val]
+        scores, classes = outputs["scores"], [one.decode() for one in outputs["classes"].string_val]
+        # A server may send numbers as a list or as their bytes.
+        scores = list(scores.float_val) or [one for (one,) in struct.iter_unpack("<f", scores.tensor_content)]
         count = len(scores) // len(images)
         rows = [slice(row * count, (row + 1) * count) for row in range(len(images))]
         return [(classes[row], scores[row]) for row in rows]
@@ -167,8 +170,9 @@ def _messages():
     message("ModelSpec", *spec, (4, "version_label", kinds.TYPE_STRING))
     message("Dim", (1, "size", kinds.TYPE_INT64))
     message("Shape", (2, "dim*", "Dim"))
+    content = (4, "tensor_content", kinds.TYPE_BYTES)
     values = [(5, "float_val*", kinds.TYPE_FLOAT), (8, "string_val*", kinds.TYPE_BYTES)]
-    message("Tensor", (1, "dtype", kinds.TYPE_INT32), (2, "tensor_shape", "Shape"), *values)
+    message("Tensor", (1, "dtype", kinds.TYPE_INT32), (2, "tensor_shape", "Shape"), content, *values)
     entry = [(1, "key", kinds.TYPE_STRING), (2, "value", "Tensor")]
     request = message("Request", (1, "model_spec", "ModelSpec"), (2, "inputs*", "Request.InputsEntry"))
     message("InputsEntry", *entry, inside=request, entry=True)
