@@ -18,7 +18,11 @@ import json
 import os
 import pathlib
 import re
+import socket
 import threading
+import time
+import urllib.error
+import urllib.request
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -82,7 +86,7 @@ class Version:
     def _replay(self, path) -> list[str]:
         """The names of the signatures that were warmed up; an error of one of them is one of the version."""
         replayed = []
-        for record in tf.compat.v1.io.tf_record_iterator(str(path)) if path.exists() else ():
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator() if path.exists() else ():
             log = prediction_log_pb2.PredictionLog.FromString(record)
             kind = log.WhichOneof("log_type")
             {"predict_log": self.predict, "classify_log": self.classify}[kind](getattr(log, kind).request)
@@ -449,6 +453,22 @@ def one_model(name, base_path, **options) -> model_server_config_pb2.ModelServer
     return model_server_config_pb2.ModelServerConfig(model_config_list={"config": [model]})
 
 
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def wait_for(url, seconds=120):
+    """Waits until `url` answers."""
+    for _ in range(seconds * 10):
+        try:
+            return urllib.request.urlopen(url, timeout=5).read()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise TimeoutError(url)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=8500)
@@ -460,14 +480,21 @@ def main():
     parser.add_argument("--allow_version_labels_for_unavailable_models", action="store_true")
     flags = parser.parse_args()
     path = flags.model_config_file
-    config = read_config(path) if path else one_model(flags.model_name, flags.model_base_path)
+
+    def read():
+        config = read_config(path)
+        if flags.model_base_path:  # stands for what a container would mount
+            config.model_config_list.config[0].base_path = flags.model_base_path
+        return config
+
+    config = read() if path else one_model(flags.model_name, flags.model_base_path)
     models = Models(config, flags.allow_version_labels_for_unavailable_models)
     server = Server(models, flags.port, flags.rest_api_port)
     print(f"conformance server: gRPC on {server.port}, REST on {server.rest_api_port}", flush=True)
     stop = threading.Event()
     while not stop.wait(flags.model_config_file_poll_wait_seconds or None):
         try:
-            models.reload(read_config(path))
+            models.reload(read())
         except (Refusal, text_format.ParseError, OSError) as error:
             print(f"configuration not taken: {error}", flush=True)
 

@@ -2,13 +2,9 @@
 
 import pathlib
 import shutil
-import socket
 import subprocess
 import sys
-import time
 import types
-import urllib.error
-import urllib.request
 
 import numpy as np
 import pytest
@@ -82,18 +78,18 @@ model_config_list {{ config {{
 def server(request, export_root, tmp_path_factory):
     """`rest` and `grpc`: where the model is served, by the conformance server and, where there is one, the real one."""
     pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
+    import conformance_server
+
     config = tmp_path_factory.mktemp("config") / "models.config"
     config.write_text(CONFIG.format(model=MODEL, root=export_root))
     if request.param == "conformance_server":
-        import conformance_server
-
         started = conformance_server.Server(conformance_server.Models(conformance_server.read_config(config), True))
         yield types.SimpleNamespace(rest=f"http://127.0.0.1:{started.rest_api_port}", grpc=f"127.0.0.1:{started.port}")
         started.stop()
         return
     if not shutil.which("tensorflow_model_server"):
         pytest.skip("tensorflow_model_server is not on the PATH: only the conformance server was run")
-    port, rest_port = free_port(), free_port()
+    port, rest_port = conformance_server.free_port(), conformance_server.free_port()
     process = subprocess.Popen(
         [
             "tensorflow_model_server",
@@ -104,23 +100,7 @@ def server(request, export_root, tmp_path_factory):
         ]
     )
     address = types.SimpleNamespace(rest=f"http://127.0.0.1:{rest_port}", grpc=f"127.0.0.1:{port}")
-    wait_for(f"{address.rest}/v1/models/{MODEL}")
+    conformance_server.wait_for(f"{address.rest}/v1/models/{MODEL}")
     yield address
     process.terminate()
     process.wait(timeout=30)
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def wait_for(url, seconds=120):
-    """Waits until `url` answers."""
-    for _ in range(seconds * 10):
-        try:
-            return urllib.request.urlopen(url, timeout=5).read()
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
-    raise TimeoutError(url)
