@@ -36,7 +36,7 @@ class ServedClassifier(tf.Module):
         xla: bool = False,
         max_pixels: int = MAX_PIXELS,
     ):
-        """Traces the functions; arguments as in `export_classifier`.
+        """Traces the functions; arguments as in `export_classifier` and, the last two, `ExportOptions`.
 
         Raises:
           ValueError: `logits_fn` gives another shape than [N, len(class_names)].

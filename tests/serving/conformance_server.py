@@ -477,7 +477,7 @@ def main():
     parser.add_argument("--model_base_path")
     parser.add_argument("--model_config_file")
     parser.add_argument("--model_config_file_poll_wait_seconds", type=float, default=0)
-    parser.add_argument("--allow_version_labels_for_unavailable_models", action="store_true")
+    parser.add_argument("--allow_version_labels_for_unavailable_models", choices=("true", "false"), default="false")
     flags = parser.parse_args()
     path = flags.model_config_file
 
@@ -488,7 +488,7 @@ def main():
         return config
 
     config = read() if path else one_model(flags.model_name, flags.model_base_path)
-    models = Models(config, flags.allow_version_labels_for_unavailable_models)
+    models = Models(config, flags.allow_version_labels_for_unavailable_models == "true")
     server = Server(models, flags.port, flags.rest_api_port)
     print(f"conformance server: gRPC on {server.port}, REST on {server.rest_api_port}", flush=True)
     stop = threading.Event()

@@ -47,7 +47,7 @@ def place(tmp_path, export_root):
             "tests/serving/conformance_server.py",
             "--model_config_file=tools/serving/config/models.config",
             "--model_config_file_poll_wait_seconds=0.2",
-            "--allow_version_labels_for_unavailable_models",
+            "--allow_version_labels_for_unavailable_models=true",
             f"--model_base_path={tmp_path / 'runs/digits/export'}",
             f"--port={ports['8500']}",
             f"--rest_api_port={ports['8501']}",
