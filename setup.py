@@ -60,6 +60,13 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]==2.15.1"],
         "serving": ["tensorflow-serving-api>=2.15.1,<2.16"],
+        # For tools/serving/portability.py. tf2onnx for Python 3.9 wants protobuf 3; later onnx a newer ml_dtypes than
+        # TensorFlow 2.15 allows, undeclared.
+        "onnx": [
+            "tf2onnx>=1.17; python_version >= '3.10'",
+            "onnx>=1.16,<1.18; python_version >= '3.10'",
+            "onnxruntime; python_version >= '3.10'",
+        ],
         # Other people's attacks, for tools/crosscheck.py.
         "crosscheck": ["adversarial-robustness-toolbox==1.20.1", "foolbox==3.3.4"],
         "autoattack": ["pyautoattack==0.2.0", "torch"],

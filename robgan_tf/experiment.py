@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Sequence
 from typing import Callable
 
@@ -10,16 +11,19 @@ import gin
 from tensorflow import keras
 
 from robgan_tf.evaluation.attacks import PGD
+from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.evaluation.robustness import Evaluation
 from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.players.classifiers import ClassBranch, Classifier
+from robgan_tf.players.threat_model import PIXEL_RANGE, epsilon_255
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.loop import Periodic
 from robgan_tf.runtime.run_directory import RunDirectory
 from robgan_tf.runtime.signals import StopRequests
 from robgan_tf.runtime.workers import Workers
-from robgan_tf.serving.saved_model import export_classifier
+from robgan_tf.serving import manifest
+from robgan_tf.serving.saved_model import ExportOptions, export_classifier
 from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
 from robgan_tf.training import StageTraining, Upkeep
@@ -89,6 +93,7 @@ class Experiment:
         validate_every: steps of fine-tuning between two validations.
         sample_every: steps of co-training between two image grids.
         upkeep: intervals of metrics and checkpoints, and what happens after a broken step.
+        export_options: how the classifier is exported.
 
     Raises:
         ConfigurationError: for parts that can't be made or contradict each other; it names all of them.
@@ -109,6 +114,7 @@ class Experiment:
         validate_every: int = 200,
         sample_every: int = 500,
         upkeep: Callable = Upkeep,
+        export_options: Callable = ExportOptions,
     ):
         problems = []
 
@@ -144,6 +150,7 @@ class Experiment:
         self.augment = augment
         self.cotraining_noise = cotraining_noise
         self.upkeep = part(upkeep)
+        self.export_options = part(export_options)
         # Whoever runs the experiment may replace it by what listens to signals.
         self.stops = StopRequests()
         self.validate_every = validate_every
@@ -262,8 +269,8 @@ class Experiment:
         classifier = self.restore_classifier(run_directory)
 
         def export():
-            # Plain variables and float32: the export must not need this run's devices or precision.
-            with devices.precision("float32"):
+            # Plain variables: the export must not need this run's devices or precision.
+            with devices.precision(self.export_options.precision):
                 exported = self._copy(classifier)
             return export_classifier(
                 exported,
@@ -272,11 +279,30 @@ class Experiment:
                 class_names=self.data.class_names,
                 export_root=str(run_directory.exports),
                 check_images=self.data.test.take(16, self.seed).images,
+                options=self.export_options,
+                about=self._about(run_directory),
             )
 
         directory = self.workers.on_chief(export)
         print(f"exported to {directory}")
         return directory
+
+    def _about(self, run_directory: RunDirectory) -> dict:
+        """What the manifest of an export says of the run."""
+        report = run_directory.robustness
+        epsilon = self.evaluation.reference_epsilon
+        return {
+            "dataset": self.data.name,
+            "threat_model": {
+                "norm": self.evaluation.attacks[0].threat_model.norm,
+                "epsilon": epsilon,
+                "epsilon_255": epsilon_255(epsilon),
+                "pixel_range": list(PIXEL_RANGE),
+            },
+            "accuracy": manifest.describe_accuracy(json.loads(report.read_text()) if report.exists() else None),
+            "config": run_directory.config.read_text() if run_directory.config.exists() else None,
+            **provenance(),
+        }
 
     def summary(self) -> str:
         """Returns what a run would do, for people: data, players, lengths."""

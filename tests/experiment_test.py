@@ -138,6 +138,25 @@ def test_a_run_on_two_replicas_goes_through_all_stages(make_experiment, tmp_path
     report = json.loads(run.robustness.read_text())
     assert report["examples"] == report["train"]["examples"] == 40
     assert (run.exports / "1" / "saved_model.pb").exists()
+    manifest = json.loads((run.exports / "1" / "assets.extra" / "manifest.json").read_text())
+    assert manifest["dataset"] == "digits" and manifest["accuracy"]["clean"] == report["clean"]
+    assert manifest["threat_model"]["norm"] == "linf" and manifest["versions"]["tensorflow"] == tf.__version__
+    assert manifest["accuracy"]["attacks"][0]["steps"] == 20 and manifest["config"] is None  # it was not claimed
+
+
+@pytest.mark.slow
+def test_export_in_bfloat16_without_a_report(make_experiment, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    file = "baselines/digits_standard_training.gin"
+    run.claim("FineTuning.epochs = 0.15")
+    make_experiment(file=file).run(run, ("finetune",))
+    make_experiment("ExportOptions.compute = 'bfloat16'", file=file).export(run)
+    manifest = json.loads((run.exports / "1" / "assets.extra" / "manifest.json").read_text())
+    assert manifest["compute"] == {"dtype": "bfloat16", "xla": False} and manifest["accuracy"] is None
+    assert manifest["config"] == "FineTuning.epochs = 0.15"
+    graph = tf.saved_model.load(str(run.exports / "1")).signatures["serving_default"].graph.as_graph_def()
+    nodes = [node for function in graph.library.function for node in function.node_def]
+    assert any(node.op == "Conv2D" and node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in nodes)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +209,7 @@ def test_every_configuration_can_be_built(make_experiment, tmp_path, data_dir):
         ("Experiment.generator = None", "Experiment.cotraining needs Experiment.generator"),
         ("CoTraining.batch_size = 0", "must be a positive multiple"),
         ("CoTraining.epochs = 0", "CoTraining.epochs must be > 0"),
+        ("ExportOptions.compute = 'half'", "ExportOptions.compute must be one of float32, bfloat16; got 'half'"),
         ("configure.precision = 'half'", "must be one of float32, mixed_bfloat16, mixed_float16; got 'half'"),
         ("digits.validation_examples = 0", "validation part of the training split, which is empty"),
         ("Experiment.data = @image_folder", "Required bindings for `image_folder` not provided"),

@@ -210,10 +210,12 @@ def bindings(config: str) -> dict[str, str]:
 def config_differences(old: str, new: str) -> list[str]:
     """Returns what differs between two operative configurations, as readable phrases.
 
-    Intervals of metrics and checkpoints (`Upkeep`) may differ: they have no part in what is learnt.
+    Intervals of metrics and checkpoints (`Upkeep`) and the export may differ: they have no part in what is learnt.
     """
     before, after = bindings(old), bindings(new)
     changed = [
-        name for name in {**before, **after} if before.get(name) != after.get(name) and not name.startswith("Upkeep.")
+        name
+        for name in {**before, **after}
+        if before.get(name) != after.get(name) and not name.startswith(("Upkeep.", "ExportOptions."))
     ]
     return [f"{name} was {before.get(name, 'not set')}, is {after.get(name, 'not set')}" for name in sorted(changed)]

@@ -11,7 +11,8 @@ model can't do them differently from us. Signatures of an export, with K classes
 `scores` are softmax probabilities, float32 [N, K]; `logits` are float32 [N, K]; `classes` are names, string [N, K],
 `classes[n, k]` being the name that `scores[n, k]` belongs to (the pairing that TF Serving's Classify demands, kept in
 all signatures). The order is that of the classes, not of the scores: the answer is `classes[n, argmax(scores[n])]`.
-N may be any number from 1 on (TensorFlow's own convolutions fail on an empty batch on the CPU).
+N may be any number from 1 on. What can't be answered is refused, see `requests`. Beside the SavedModel, in
+`assets.extra`, lie requests to warm up a server (see `warm_up`) and a manifest (see `manifest`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data import preprocessing
+from robgan_tf.serving import manifest, warm_up
+from robgan_tf.serving.classifier import ServedClassifier
 from robgan_tf.serving.loading import load_saved_model
+from robgan_tf.serving.options import ExportOptions
 
 CLASSIFY_METHOD_NAME = "tensorflow/serving/classify"
 
@@ -52,87 +56,6 @@ class ExportError(RuntimeError):
     """The model that was written doesn't answer like the network that it was written from."""
 
 
-class ServedClassifier(tf.Module):
-    """The object inside an export: a network as plain functions over plain variables.
-
-    Attributes:
-      logits: float32 images [N, H, W, C] in [-1, 1] -> float32 logits [N, K]; gradients flow through it, also after
-        loading. Calling the object does the same.
-      from_pixels: uint8 images [N, H, W, C] in [0, 255] -> dict of `scores`, `logits`, `classes`.
-      from_encoded: string [N] of JPEG or PNG bytes -> the same dict. An image of another size is cropped at its centre
-        to the proportions of H x W (a square, for square images), then resized bilinearly with antialiasing and rounded
-        to whole pixel values; one of size H x W is taken as it is.
-      from_examples: string [N] of serialized tf.Example with `image/encoded` -> dict of `scores`, `classes`.
-      class_names: () -> string [K].
-      image_shape: () -> int32 [3], (H, W, C).
-    """
-
-    def __init__(
-        self,
-        logits_fn: Callable[[tf.Tensor], tf.Tensor],
-        variables: Iterable[tf.Variable],
-        image_shape: Sequence[int],
-        class_names: Sequence[str],
-    ):
-        """Traces the functions; arguments as in `export_classifier`.
-
-        Raises:
-          ValueError: `logits_fn` gives another shape than [N, len(class_names)].
-        """
-        super().__init__(name="served_classifier")
-        # Only the variables are attributes. `logits_fn` stays inside closures: as an attribute, a Keras model would be
-        # tracked and saved with all its layers, and loading would look for Keras.
-        self.network_variables = list(variables)
-        height, width, channels = image_shape
-
-        # Functions made here instead of decorated methods, because their input signatures depend on the image's shape.
-        @tf.function(input_signature=[tf.TensorSpec([None, height, width, channels], tf.float32, name="images")])
-        def logits(images):
-            return tf.cast(logits_fn(images), tf.float32)
-
-        @tf.function(input_signature=[tf.TensorSpec([None, height, width, channels], tf.uint8, name="images")])
-        def from_pixels(images):
-            image_logits = logits(preprocessing.to_pixel_range(images))
-            names = tf.tile(tf.constant(class_names)[tf.newaxis], [tf.shape(images)[0], 1])
-            return {"scores": tf.nn.softmax(image_logits), "logits": image_logits, "classes": names}
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="encoded")])
-        def from_encoded(encoded):
-            images = tf.map_fn(
-                lambda one: _decode_image(one, height, width, channels),
-                encoded,
-                fn_output_signature=tf.TensorSpec([height, width, channels], tf.uint8),
-            )
-            return from_pixels(images)
-
-        # TF Serving's Classify looks for an input of this very name.
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
-        def from_examples(inputs):
-            features = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
-            answers = from_encoded(features["image/encoded"])
-            return {"scores": answers["scores"], "classes": answers["classes"]}
-
-        shape = logits.get_concrete_function().output_shapes
-        if not shape.is_compatible_with([None, len(class_names)]):
-            raise ValueError(
-                f"logits_fn gives logits of shape {shape}, but there are {len(class_names)} class "
-                f"names: expected [N, {len(class_names)}]."
-            )
-
-        self.logits = logits
-        self.from_pixels = from_pixels
-        self.from_encoded = from_encoded
-        self.from_examples = from_examples
-        self.class_names = tf.function(lambda: tf.constant(class_names), input_signature=[])
-        self.image_shape = tf.function(lambda: tf.constant(image_shape, tf.int32), input_signature=[])
-        # Saving looks at the instance and so finds a tf.function; Python's call syntax looks at the class, below.
-        self.__call__ = logits
-
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Same as `logits`: float32 images [N, H, W, C] in [-1, 1] -> float32 [N, K]."""
-        return self.logits(images)
-
-
 def export_classifier(
     logits_fn: Callable[[tf.Tensor], tf.Tensor],
     variables: Iterable[tf.Variable],
@@ -141,6 +64,8 @@ def export_classifier(
     class_names: Sequence[str],
     export_root: str,
     check_images: np.ndarray,
+    options: ExportOptions | None = None,
+    about: Mapping | None = None,
 ) -> str:
     """Writes the next version of a SavedModel, having checked that it answers like the network.
 
@@ -156,6 +81,9 @@ def export_classifier(
       class_names: K names, in the order of the logits.
       export_root: folder of the versions, `<run_dir>/export`; made if missing.
       check_images: uint8 [n, H, W, C] in [0, 255], n >= 1; some real images, on which the answers are compared.
+      options: XLA, warm-up and limits; the defaults if None. The type of the activations is that of `logits_fn`, which
+        is made before, so `options.compute` is only written to the manifest.
+      about: what else the manifest should tell, as JSON: data set, threat model, accuracy, versions.
 
     Returns:
       The folder of the new version, `export_root/<1 + highest existing version>`.
@@ -169,14 +97,21 @@ def export_classifier(
     class_names = tuple(class_names)
     check_images = np.asarray(check_images)
     _validate(image_shape, class_names, check_images)
-    module = ServedClassifier(logits_fn, variables, image_shape, class_names)
+    options = options or ExportOptions()
+    module = ServedClassifier(logits_fn, variables, image_shape, class_names, options.xla, options.max_pixels)
+    requests = warm_up.requests(image_shape, options.warm_up_batch_sizes)
 
     os.makedirs(export_root, exist_ok=True)
     unfinished = os.path.join(export_root, _UNFINISHED)
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         _write(module, unfinished)
-        _check(tf.saved_model.load(unfinished), logits_fn, class_names, check_images)
+        loaded = tf.saved_model.load(unfinished)
+        _check(loaded, logits_fn, class_names, check_images)
+        for signature, inputs in requests:  # a server would not load the version if one of them failed
+            loaded.signatures[signature](**inputs)
+        warm_up.write(unfinished, requests)
+        manifest.write(unfinished, _describe(image_shape, class_names, options, about or {}))
         versions = [int(name) for name in os.listdir(export_root) if name.isdecimal()]
         directory = os.path.join(export_root, str(1 + max(versions, default=0)))
         os.rename(unfinished, directory)
@@ -219,24 +154,13 @@ def _validate(image_shape: tuple[int, ...], class_names: tuple[str, ...], check_
         )
 
 
-def _decode_image(encoded: tf.Tensor, height: int, width: int, channels: int) -> tf.Tensor:
-    """JPEG or PNG bytes, a string scalar -> uint8 [height, width, channels]."""
-    # Without expand_animations=False the result has no static rank, as a GIF would be a batch of frames.
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-    shape = tf.shape(image)
-
-    def crop_and_resize():
-        crop_height = tf.maximum(1, tf.minimum(shape[0], shape[1] * height // width))
-        crop_width = tf.maximum(1, tf.minimum(shape[1], shape[0] * width // height))
-        top, left = (shape[0] - crop_height) // 2, (shape[1] - crop_width) // 2
-        crop = image[top : top + crop_height, left : left + crop_width]
-        # Antialiased: plain bilinear sampling of a large photo would skip most of its pixels.
-        resized = tf.image.resize(crop, [height, width], antialias=True)
-        # Whole values, so that sending the resized image as uint8 pixels gives the same answer.
-        return tf.cast(tf.round(resized), tf.uint8)
-
-    fits = tf.logical_and(tf.equal(shape[0], height), tf.equal(shape[1], width))
-    return tf.ensure_shape(tf.cond(fits, lambda: image, crop_and_resize), [height, width, channels])
+def _describe(image_shape: Sequence[int], class_names: Sequence[str], options: ExportOptions, about: Mapping) -> dict:
+    return {
+        "classes": list(class_names),
+        "input": manifest.describe_input(image_shape, options.max_pixels),
+        "compute": {"dtype": options.compute, "xla": options.xla},
+        **about,
+    }
 
 
 def _write(module: ServedClassifier, directory: str) -> None:
@@ -244,10 +168,7 @@ def _write(module: ServedClassifier, directory: str) -> None:
         "serving_default": module.from_pixels,
         "encoded": module.from_encoded,
         "classify": module.from_examples,
-        # A signature answers with a dict. Wrapped here only, for `logits` itself should return the bare tensor.
-        "logits": tf.function(
-            lambda images: {"logits": module.logits(images)}, input_signature=module.logits.input_signature
-        ),
+        "logits": module.from_floats,
     }
     try:
         tf.saved_model.save(module, directory, signatures=signatures)
@@ -283,7 +204,7 @@ def _check(
     answers = {
         "serving_default": signatures["serving_default"](images=tf.constant(check_images)),
         "encoded": signatures["encoded"](encoded=tf.constant(encoded)),
-        "classify": signatures["classify"](inputs=tf.constant([_example(image) for image in encoded])),
+        "classify": signatures["classify"](inputs=tf.constant([warm_up.example(image) for image in encoded])),
         "logits": signatures["logits"](images=images),
     }
     for signature, outputs in answers.items():
@@ -348,9 +269,3 @@ def _gradient(function, images: tf.Tensor) -> np.ndarray | None:
         logits = function(images)
     gradient = tape.gradient(logits, images)
     return None if gradient is None else gradient.numpy()
-
-
-def _example(encoded: bytes) -> bytes:
-    """Serialized tf.Example of one encoded image."""
-    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))
-    return tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature})).SerializeToString()

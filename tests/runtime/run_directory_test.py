@@ -83,8 +83,9 @@ def test_write_text_replaces_whole_files_and_leaves_no_other(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
 
 
-def test_intervals_of_metrics_and_checkpoints_may_change():
+def test_intervals_of_metrics_and_checkpoints_and_the_export_may_change():
     assert config_differences("Upkeep.log_every = 5\nFoo.size = 3", "Upkeep.log_every = 6\nFoo.size = 3") == []
+    assert config_differences("Foo.size = 3", "ExportOptions.xla = True\nFoo.size = 3") == []
 
 
 def test_the_last_checkpoint_is_the_newest_of_the_last_stage(tmp_path):

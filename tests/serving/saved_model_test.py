@@ -158,7 +158,13 @@ def test_names_and_shape_are_in_the_graph(exported):
 
 def test_export_holds_no_keras_and_the_classify_method_name(exported):
     network, _, directory, _ = exported
-    assert sorted(os.listdir(directory)) == ["assets", "fingerprint.pb", "saved_model.pb", "variables"]
+    assert sorted(os.listdir(directory)) == [
+        "assets",
+        "assets.extra",
+        "fingerprint.pb",
+        "saved_model.pb",
+        "variables",
+    ]
     with open(os.path.join(directory, "saved_model.pb"), "rb") as file:
         proto = saved_model_pb2.SavedModel.FromString(file.read())
     methods = {key: value.method_name for key, value in proto.meta_graphs[0].signature_def.items()}

@@ -1,0 +1,51 @@
+"""How a classifier is exported, as gin can set it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import gin
+
+from robgan_tf.serving.requests import MAX_PIXELS
+from robgan_tf.serving.warm_up import check_batch_sizes
+
+# Compute type -> Keras's name of the precision.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+
+# TensorFlow's decoders refuse larger images by themselves, with a message about bytes.
+_MOST_PIXELS = 2**27
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """How a classifier is exported.
+
+    Attributes:
+        compute: type of the activations, "float32" or "bfloat16"; weights and answers are float32 in both.
+        xla: whether the network is compiled by XLA when it is served. Every batch size is compiled anew, at its first
+            request: name them in `warm_up_batch_sizes`.
+        warm_up_batch_sizes: numbers of images of the requests that a model server sends itself while it loads.
+        max_pixels: largest height x width of an encoded image, which is refused otherwise, before it is decoded.
+
+    Raises:
+        ValueError: for another compute type, no warm-up, or a limit below one pixel.
+    """
+
+    compute: str = "float32"
+    xla: bool = False
+    warm_up_batch_sizes: Sequence[int] = (1,)
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self):
+        if self.compute not in PRECISIONS:
+            raise ValueError(f"ExportOptions.compute must be one of {', '.join(PRECISIONS)}; got {self.compute!r}.")
+        if not 1 <= self.max_pixels <= _MOST_PIXELS:
+            raise ValueError(f"ExportOptions.max_pixels must be 1 to {_MOST_PIXELS}, got {self.max_pixels}.")
+        check_batch_sizes(self.warm_up_batch_sizes)
+
+    @property
+    def precision(self) -> str:
+        """Keras's name of the precision to build the network under, before it is given to `export_classifier`."""
+        return PRECISIONS[self.compute]
