@@ -1,0 +1,105 @@
+"""The benchmark: what it counts and fits, and that the command goes through; peers are skipped where not installed."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+
+from benchmarks.growth import exponents  # noqa: E402
+from benchmarks.shapes import Arithmetic, Shapes  # noqa: E402
+from benchmarks.timing import Series  # noqa: E402
+
+from robgan_tf.players.discriminator import Discriminator  # noqa: E402
+from robgan_tf.players.generator import Generator  # noqa: E402
+from robgan_tf.serving.saved_model import export_classifier  # noqa: E402
+
+
+def test_arithmetic_by_hand():
+    """A block without and one with up-sampling, as many with pooling; all sums below are multiply-adds of an image."""
+    shapes = Shapes(8, 3, 5, 6, 4, ((2, False), (3, True)), ((2, True), (2, False)))
+    dense, first = 6 * 16 * 4, 16 * (4 * 2 + 9 * 4 * 2 + 9 * 2 * 2)
+    second, last = 16 * 2 * 3 + 64 * (9 * 2 * 3 + 9 * 3 * 3), 64 * 9 * 3 * 3
+    generate = 2 * (dense + first + second + last)
+    on_image = 2 * (64 * 9 * 3 * 2 + 16 * 3 * 2)
+    judge = on_image + 2 * (64 * 9 * 2 * 2 + 16 * 2 * 9 * 2 * 2 + 2 * 6)
+    parts = Arithmetic(shapes, batch=10, attack_steps=3, discriminator_steps=2, evaluation_steps=4).parts()
+    assert parts["attack"] == 10 * 3 * 2 * judge
+    assert parts["discriminator update"] == 10 * (generate + 2 * (3 * judge - on_image))
+    assert parts["generator update"] == 10 * (3 * generate - 2 * dense + 2 * judge)
+    assert parts["iteration"] == parts["generator update"] + 2 * (parts["attack"] + parts["discriminator update"])
+    assert parts["evaluation"] == 10 * 9 * judge
+
+
+@pytest.mark.parametrize("network, side", [("32px_sngan", 32), ("32px_code", 32), ("64px", 64)])
+def test_shapes_are_read_off_the_players(network, side):
+    gin.parse_config_file(str(ROOT / f"gin/networks/{network}.gin"))
+    players = Generator(5, (side, side, 3), 2), Discriminator(5, (side, side, 3), 2)
+    shapes = Shapes.of(*players)
+    assert (shapes.side, shapes.channels, shapes.num_classes, shapes.latent_dim) == (side, 3, 5, 128)
+    assert len(shapes.generator) == len(players[0].blocks) and len(shapes.discriminator) == len(players[1].blocks)
+
+
+def test_exponent_of_a_power_law():
+    values = np.array([2, 4, 8, 16])
+    costs = np.stack([3.0 * values**1.5, 7.0 * values**2.0], axis=1)
+    np.testing.assert_allclose(exponents(values, costs), [1.5, 2.0])
+
+
+def test_series_tells_rates_and_whether_the_requirement_is_met():
+    series = Series("step", np.array([0.5, 0.5, 0.4]), images=10, flops=1e9, at_most=0.4)
+    assert series.to_json()["images_per_second"] == 20 and series.to_json()["flops_per_second"] == 2e9
+    assert "20.0 images/s" in str(series) and "2.0 GFLOP/s" in str(series) and "MISSED: at most 0.4" in str(series)
+    assert "ok: at least 2" in str(Series("ratio", [2.0, 2.5], "", at_least=2))
+    json.dumps(series.to_json())
+
+
+def run_command(*arguments):
+    command = [sys.executable, "tools/benchmark.py", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
+
+
+@pytest.mark.slow
+def test_command_compares_with_the_peer(tmp_path):
+    pytest.importorskip("torch")
+    out = tmp_path / "peer.json"
+    small = [f"--gin_param={player}.base_width=2" for player in ("Generator", "Discriminator")]
+    small += ["--batch=2", "--discriminator_steps=1", "--attack_steps=1", "--repetitions=1", "--starts=1"]
+    # One thread: on a machine with other work, PyTorch's would wait for each other longer than they compute.
+    what = ["--measure=peer", "--sizes=32px_16", "--precision=float32", "--parts=attack,iteration", "--threads=1"]
+    answer = run_command(*what, *small, "--peers=well_written,naive", f"--out={out}")
+    assert answer.returncode == 0, answer.stderr
+    measured = {one["name"]: one for one in json.loads(out.read_text())["measures"]["peer"]}
+    assert measured["32px_16 float32 iteration: naive / ours"]["at_least"] == 2.0
+    assert measured["32px_16 float32 attack: ours"]["flops_per_second"] > 0
+    assert measured["32px_16 float32: well_written, peak memory above imports"]["median"] > 1
+
+
+@pytest.mark.slow
+def test_command_compares_evaluations(tmp_path):
+    pytest.importorskip("foolbox")
+    weights = tf.Variable(tf.random.stateless_normal([16 * 16, 10], [0, 0]))
+    folder = export_classifier(
+        lambda images: tf.reshape(images, [-1, 256]) @ weights,
+        [weights],
+        image_shape=(16, 16, 1),
+        class_names=[str(digit) for digit in range(10)],
+        export_root=str(tmp_path),
+        check_images=np.zeros([2, 16, 16, 1], np.uint8),
+    )
+    out = tmp_path / "evaluation.json"
+    given = ["--measure=evaluation", f"--saved_model={folder}", "--gin_file=gin/digits.gin"]
+    answer = run_command(*given, "--batch=20", "--repetitions=2", f"--out={out}")
+    assert answer.returncode == 0, answer.stderr
+    measured = {one["name"]: one for one in json.loads(out.read_text())["measures"]["evaluation"]}
+    assert len(measured["throughput, ours / foolbox"]["values"]) == 2
+    assert measured["accuracy, |ours - foolbox|, points"]["median"] <= 0.5
