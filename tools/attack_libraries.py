@@ -150,7 +150,7 @@ def autoattack(setting: Setting, only: str | None = None) -> Callable[[Examples]
             (images,) = context.saved_tensors
             return torch.from_numpy(backward(images.detach().numpy(), output_gradient.contiguous().numpy()).numpy())
 
-    version = {"version": "standard"} if only is None else {"version": "custom", "attacks_to_run": [only]}
+    version = {"version": "standard"} if only is None else {"version": "custom", "attacks": [only]}
     attack = AutoAttack(Classifier.apply, eps=setting.epsilon / 2, norm="Linf", seed=setting.seed, **version)
     attack.apgd.n_restarts = 1
     # It takes nine target classes, all the wrong ones of CIFAR-10. With fewer classes there are fewer.

@@ -123,10 +123,11 @@ def test_pgd_of_a_library_agrees_with_ours_image_by_image(library, make):
 
 
 @pytest.mark.slow
-def test_autoattack_finds_the_closed_form():
+@pytest.mark.parametrize("only", [None, "apgd-ce"])
+def test_autoattack_finds_the_closed_form(only):
     pytest.importorskip("pyautoattack")
-    examples = some_examples(10)
-    row = crosscheck.judge(setting(), examples, "AutoAttack", "pyautoattack", attack_libraries.autoattack(setting()))
+    examples, attack = some_examples(10), attack_libraries.autoattack(setting(), only)
+    row = crosscheck.judge(setting(), examples, "AutoAttack", "pyautoattack", attack)
     assert row["outside"] == 0
     np.testing.assert_array_equal(np.array(row["stands"]), ~falls_at_best(examples))
 
