@@ -271,7 +271,13 @@ def test_finetuning_freezes_the_generator_and_leaves_the_real_fake_head():
     assert all(same(frozen, generator))
     for old, new in zip(head, stage.classifier.discriminator.source_head.trainable_variables):
         np.testing.assert_array_equal(old, new.numpy())
-    assert set(metrics) == {"loss", "classifier_weight_norm", "class_accuracy", "fake_class_accuracy"}
+    assert set(metrics) == {
+        "loss",
+        "classifier_gradient_norm",
+        "classifier_weight_norm",
+        "class_accuracy",
+        "fake_class_accuracy",
+    }
 
 
 def test_finetuning_without_generator_and_attacker_is_standard_training():
