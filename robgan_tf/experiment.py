@@ -14,6 +14,7 @@ from robgan_tf.evaluation.attacks import PGD
 from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.evaluation.robustness import Evaluation
 from robgan_tf.evaluation.withstands import Withstands
+from robgan_tf.pages.run_report import update_run_report
 from robgan_tf.players.classifiers import ClassBranch, Classifier
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
@@ -219,6 +220,7 @@ class Experiment:
             on_chief(lambda: write_evaluation(run_directory.tensorboard, evaluation.report))
         if "export" in stages and not on_chief(lambda: any(run_directory.exports.glob("[0-9]*"))):
             self.export(run_directory)
+        on_chief(lambda: update_run_report(run_directory))
 
     def restore_generator(self, run_directory: RunDirectory) -> keras.Model:
         """Loads the newest co-training checkpoint and returns the averaged generator, ready to be sampled from.

@@ -85,7 +85,7 @@ def tidy_events(folder: pathlib.Path, last_step: int | None = None):
     """
     files = [(path, *_records(path)) for path in folder.glob("events.out.tfevents.*")]
     # Not by name: of two files of the same second the second one's name may come first.
-    files.sort(key=lambda file: file[1][0][0].wall_time if file[1] else 0.0)
+    files.sort(key=lambda file: file[1][-1][0].wall_time if file[1] else 0.0)
     kept, changed = [], len(files) > 1
     for _, records, whole in files:
         chosen = [record for event, record in records if last_step is None or event.step <= last_step]

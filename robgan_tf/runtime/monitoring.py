@@ -121,7 +121,7 @@ class MetricsLog:
         self._upkeep += seconds
 
     def flush(self):
-        """Brings TensorBoard's file to the disk, as the metrics are with each entry: to be called before a checkpoint."""
+        """Brings TensorBoard's file to the disk, as the metrics are after each; to be called before a checkpoint."""
         self._writer.flush()
 
     def write(self, scalars: dict):

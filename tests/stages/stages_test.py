@@ -101,6 +101,8 @@ def test_cotraining_moves_both_players_and_reports_finite_metrics():
     assert set(metrics) == {
         "generator_loss",
         "generator_class_accuracy",
+        "generator_gradient_norm",
+        "discriminator_gradient_norm",
         "discriminator_loss",
         "real_accuracy",
         "fake_accuracy",
