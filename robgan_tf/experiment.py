@@ -173,6 +173,8 @@ class Experiment:
             with self.strategy.scope():
                 shape, classes, examples = self.data.image_shape, self.data.num_classes, len(self.data.train)
                 self._new_classifier = lambda: ClassBranch(discriminator(classes, shape))
+                # Of any number of classes, for images between classes.
+                self.new_generator = lambda number: generator(number, shape, name="blended_generator")
                 self.discriminator = part(lambda: discriminator(classes, shape))
                 self.classifier = part(lambda: ClassBranch(self.discriminator), self.discriminator)
                 networks, average = [self.classifier], None

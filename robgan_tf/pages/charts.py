@@ -121,7 +121,8 @@ def line_chart(title: str, lines: dict[str, Sequence[tuple[float, float]]], shar
         text = f"{100 * tick:.0f} %" if share else f"{tick:g}"
         parts.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{text}</text>')
     for step, anchor in ((first, "start"), ((first + last) // 2, "middle"), (last, "end")):
-        parts.append(f'<text x="{x(step):.1f}" y="{_HEIGHT - _BOTTOM + 40}" text-anchor="{anchor}">{step:,}</text>')
+        text = f"step {step:,}" if step == last else f"{step:,}"
+        parts.append(f'<text x="{x(step):.1f}" y="{_HEIGHT - _BOTTOM + 40}" text-anchor="{anchor}">{text}</text>')
     items, words = [], []
     for number, (name, points) in enumerate(lines.items()):
         drawn = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
@@ -154,7 +155,10 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[int, float]]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers around `low` and `high`, four to seven of them."""
-    span = (high - low) or abs(high) or 1.0
+    if high - low <= 1e-6 * max(abs(low), abs(high)):  # a flat line, drawn in the middle
+        margin = abs(high) / 2 or 0.5
+        low, high = low - margin, high + margin
+    span = high - low
     power = 10.0 ** math.floor(math.log10(span / 4))
     width = next(factor * power for factor in (1, 2, 5, 10) if span / (factor * power) <= 5)
     return [round(number * width, 12) for number in range(math.floor(low / width), math.ceil(high / width) + 1)]

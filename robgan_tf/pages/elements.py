@@ -43,6 +43,7 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 th[scope=row] { text-align: left; } th[scope=col] { color: var(--dim); vertical-align: bottom; }
 th[scope=col]:first-child { text-align: left; }
+a { color: var(--test); }
 .wide td { text-align: left; white-space: normal; } .wide th { vertical-align: top; white-space: normal; }
 .checks { padding: 0; list-style: none; } .checks li { padding: .35rem 0; border-bottom: 1px solid var(--rule); }
 @media (max-width: 30rem) { th, td { padding: .2rem .3rem; } th[scope=row] { white-space: normal; } }
