@@ -63,6 +63,8 @@ setup(
         # Other people's attacks, for tools/crosscheck.py.
         "crosscheck": ["adversarial-robustness-toolbox==1.20.1", "foolbox==3.3.4"],
         "autoattack": ["pyautoattack==0.2.0", "torch"],
+        # The site of docs/: `mkdocs build --strict`, `mkdocs serve`.
+        "docs": ["mkdocs>=1.6", "mkdocstrings[python]"],
         "dev": [
             "hypothesis",  # random inputs for properties of the threat model
             "packaging",  # reads versions and markers in tests/packaging_test.py

@@ -1,4 +1,4 @@
-"""Measures speed and memory of training: `python tools/benchmark.py --measure=update,loop,upkeep,precision,first_step`.
+"""Measures speed and memory of training: `python tools/benchmark.py --measure=update,loop,watching,upkeep,...`.
 
 What is compared runs in one process and in alternation, so that whatever else the machine does hits all alike; ratios
 are taken round by round. First calls, which trace and compile, are timed apart. See tools/README.md.
@@ -272,6 +272,44 @@ def measure_loop() -> list[Series]:
     return [bare, fed, fitted, *overheads]
 
 
+def measure_watching() -> list[Series]:
+    """Seconds per training step on a ready batch: with all metrics and an entry every `--steps` steps, and with none.
+
+    Where nobody takes the metrics, TensorFlow leaves out what only they need: norms of gradients and weights.
+    """
+    configure("32px_sngan" if FLAGS.data_dir else "16px")
+    data = tfds_images("cifar10", data_dir=FLAGS.data_dir) if FLAGS.data_dir else digits()
+    stage = build_stage(FLAGS.precision[0], data.image_shape)
+    batch = next(iter(training_batches(data.train, stage.images_per_step, steps=1, seed=0)))
+
+    def drop_metrics(batch):
+        stage.train_step(batch)
+
+    silent, step = (tf.function(function, autograph=False) for function in (drop_metrics, stage.train_step))
+
+    def unwatched():
+        silent(batch)
+        return timed(lambda: [silent(batch) for _ in range(FLAGS.steps)])() / FLAGS.steps
+
+    def watched(run_directory):
+        done = stage.steps_done
+
+        def steps():
+            for number in range(FLAGS.steps):
+                log.add(done + number + 1, 1, step(batch))
+            log.write({})
+
+        with contextlib.redirect_stderr(io.StringIO()):  # the progress
+            with MetricsLog(stage, run_directory, every=FLAGS.steps) as log:
+                step(batch)
+                return timed(steps)() / FLAGS.steps
+
+    with tempfile.TemporaryDirectory() as folder:
+        functions = {"unwatched": unwatched, "watched": lambda: watched(RunDirectory(folder))}
+        bare, seen = alternate(functions).values()
+    return [bare, seen, Series("watched / unwatched - 1", seen.values / bare.values - 1, "", at_most=0.02)]
+
+
 def measure_upkeep() -> list[Series]:
     """What a run pays for being looked after: a checkpoint, and a strategy of one replica, against a training step."""
     configure()
@@ -353,6 +391,7 @@ def _first_step() -> tuple[float, float]:
 MEASURES = {
     "update": measure_update,
     "loop": measure_loop,
+    "watching": measure_watching,
     "upkeep": measure_upkeep,
     "precision": measure_precision,
     "first_step": measure_first_step,
@@ -408,7 +447,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("attack_steps", 5, "Gradient steps of the attack.", lower_bound=1)
     flags.DEFINE_integer("discriminator_steps", 5, "Discriminator updates in a training step.", lower_bound=1)
     flags.DEFINE_integer("repetitions", 10, "Warm repetitions.", lower_bound=1)
-    flags.DEFINE_integer("steps", 20, "Training steps in a repetition of `loop`.", lower_bound=1)
+    flags.DEFINE_integer("steps", 20, "Training steps in a repetition of `loop` and `watching`.", lower_bound=1)
     flags.DEFINE_integer("starts", 3, "Processes that `first_step` starts, one after the other.", lower_bound=1)
     flags.DEFINE_string("data_dir", None, "TFDS folder with CIFAR-10 for `loop`; the digits at 16 px if not given.")
     flags.DEFINE_string("out", None, "JSON file for all figures.")
