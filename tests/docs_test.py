@@ -12,6 +12,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "tools" / "README.md"])
+IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
 # Pages by others that the site's menu already names may come later.
 LATER = {"serving.md", "performance.md"}
 _COMMAND = re.compile(r"(?:^|[\s(/])python3?(?:\.\d+)? (-m robgan_tf\.(\w+)|(tools/[\w/]+\.py))([^`]*)")
@@ -87,7 +88,7 @@ def test_commands_name_scripts_flags_and_configurations_that_exist(page, script,
             gin.parse_config(value)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_bindings_that_are_named_exist(page):
     from robgan_tf import experiment  # noqa: F401 - makes everything known to gin
 
@@ -98,9 +99,10 @@ def test_bindings_that_are_named_exist(page):
             gin.parse_config(binding)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_links_to_files_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
         if "://" not in target and target not in LATER:
             assert (page.parent / target).exists(), target
 

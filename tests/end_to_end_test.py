@@ -171,8 +171,8 @@ def test_tensorboard_gets_every_stage_with_its_images_and_what_the_run_is(run):
     assert {"images/generated", "images/attack", "2_generator/loss", "5_sigma/class_head"} <= tags[
         "tensorboard/cotraining"
     ]
-    assert {"1_health/accuracy_attacked_validation", "6_machine/attack_share"} <= tags["tensorboard/finetuning"]
-    assert "1_health/accuracy_attacked_test" in tags["tensorboard/evaluation"]
+    assert {"1_health/attacked_valid", "6_machine/attack_share"} <= tags["tensorboard/finetuning"]
+    assert "1_health/test_attacked" in tags["tensorboard/evaluation"]
 
 
 def test_export_again_makes_the_next_version(run):

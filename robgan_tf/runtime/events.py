@@ -15,18 +15,19 @@ import pathlib
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-# Metrics whose chart is not `<player>/<rest of the name>`.
+# Metrics whose chart is not `<player>/<rest of the name>`. Short, since TensorBoard cuts longer ones, and in such an
+# order by the alphabet that the first screen has the accuracies of training.
 _CHARTS = {
-    "class_accuracy": "1_health/accuracy_attacked_train",
-    "validation_accuracy": "1_health/accuracy_attacked_validation",
-    "validation_clean_accuracy": "1_health/accuracy_clean_validation",
-    "test_accuracy": "1_health/accuracy_attacked_test",
-    "test_clean_accuracy": "1_health/accuracy_clean_test",
-    "generator_class_accuracy": "1_health/fakes_of_their_class",
-    "fake_class_accuracy": "1_health/accuracy_attacked_fakes",
-    "fake_accuracy": "1_health/fakes_taken_for_fake",
-    "real_accuracy": "1_health/real_taken_for_real",
-    "diversity": "1_health/diversity_of_fakes",
+    "class_accuracy": "1_health/attacked_train",
+    "validation_accuracy": "1_health/attacked_valid",
+    "validation_clean_accuracy": "1_health/clean_valid",
+    "test_accuracy": "1_health/test_attacked",
+    "test_clean_accuracy": "1_health/test_clean",
+    "generator_class_accuracy": "1_health/fakes_of_class",
+    "fake_class_accuracy": "1_health/fakes_attacked",
+    "fake_accuracy": "1_health/fakes_found_out",
+    "real_accuracy": "1_health/real_as_real",
+    "diversity": "1_health/diversity",
     "loss": "4_classifier/loss",
 }
 _PLAYERS = {"generator": "2_generator", "discriminator": "3_discriminator", "classifier": "4_classifier"}

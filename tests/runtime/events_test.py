@@ -41,7 +41,7 @@ def inspected(folder):
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
-        ("class_accuracy", "1_health/accuracy_attacked_train"),
+        ("class_accuracy", "1_health/attacked_train"),
         ("generator_loss", "2_generator/loss"),
         ("discriminator_gradient_norm", "3_discriminator/gradient_norm"),
         ("classifier_learning_rate", "4_classifier/learning_rate"),
@@ -93,6 +93,6 @@ def test_a_run_is_told_as_text_and_hyperparameters_once_however_often_it_starts(
         "run/manifest",
     ]
     assert events(tmp_path / "evaluation") == [
-        ("1_health/accuracy_clean_test", 0),
-        ("1_health/accuracy_attacked_test", 0),
+        ("1_health/test_clean", 0),
+        ("1_health/test_attacked", 0),
     ]
