@@ -66,7 +66,7 @@ figure { margin: 0; padding: .6rem; background: var(--card); border-radius: 6px;
 .legend { margin: .2rem 0 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; }
 .legend li { font-size: .9rem; display: flex; align-items: center; gap: .4rem; }
 .legend svg { width: 30px; height: 8px; flex: none; }
-.grids img { max-width: 100%; image-rendering: pixelated; display: block; margin-bottom: .4rem; }
+.grids img { max-width: 100%; display: block; margin-bottom: .4rem; }
 .grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
   align-items: start; }
 pre { overflow-x: auto; padding: .7rem .9rem; background: var(--card); border-radius: 6px; font-size: .85rem; }

@@ -35,8 +35,9 @@ _SIGMAS, _MACHINE = "5_sigma", "6_machine"
 
 # Bindings by which runs are told apart in the tab HParams; what a run does not have stays empty there.
 _HPARAMS = (
-    "LInf.epsilon",
-    "L2.epsilon",
+    "cotraining/LInf.epsilon",
+    "finetuning/LInf.epsilon",
+    "evaluation_ball/LInf.epsilon",
     "Generator.base_width",
     "Discriminator.base_width",
     "CoTraining.epochs",
@@ -51,7 +52,7 @@ _HPARAMS = (
     "finetuning/Attacker.steps",
     "finetuning/linear.initial",
     "configure.precision",
-    "configure.seed",
+    "Experiment.seed",
 )
 # Metric, and the stage whose last value counts.
 _OUTCOMES = (
