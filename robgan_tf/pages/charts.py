@@ -10,7 +10,7 @@ from robgan_tf.pages.elements import Html, element, escaped, percent, section, t
 
 # The drawing area of a curve and the margins around it, in the units of its viewBox: about CSS pixels on a phone.
 _WIDTH, _HEIGHT = 500, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 26, 30, 56
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 34, 30, 56
 # Of a line at most so many points are drawn, each the mean of its neighbours.
 _MOST_POINTS = 200
 

@@ -34,7 +34,7 @@ p { max-width: 48rem; } .dim, caption, figcaption { color: var(--dim); font-size
 .box.fail { border-color: var(--fail); } b.fail { color: var(--fail); }
 .box.warn { border-color: var(--warn); } b.warn { color: var(--warn); }
 .box.pass { border-color: var(--pass); } b.pass { color: var(--pass); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
 .tile { padding: .7rem .9rem; background: var(--card); border-radius: 6px; }
 .tile strong { display: block; font-size: 1.6rem; line-height: 1.3; }
 .scroll { overflow-x: auto; margin: .75rem 0; } table { border-collapse: collapse; font-size: .92rem; }
@@ -49,7 +49,9 @@ a { color: var(--test); }
 @media (max-width: 30rem) { th, td { padding: .2rem .3rem; } th[scope=row] { white-space: normal; } }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2rem; }
 svg { display: block; width: 100%; max-width: 44rem; } svg text { font-size: 14px; fill: currentColor; }
-svg text.small { font-size: 11px; fill: var(--dim); } svg line, svg polyline { fill: none; stroke-width: 2; }
+svg text.small { font-size: 11px; fill: var(--dim); }
+@media (max-width: 30rem) { svg text { font-size: 16px; } svg text.small { font-size: 12.5px; } }
+svg line, svg polyline { fill: none; stroke-width: 2; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .reference { stroke: var(--dim); stroke-width: 1; stroke-dasharray: 2 3; }
 .line0 { stroke: var(--test); fill: var(--test); } .line1 { stroke: var(--train); fill: var(--train); }

@@ -130,15 +130,20 @@ class Stage(keras.Model):
 
         Computed from the weights as they are: to be called now and then, outside of a training step.
         """
-        layers = {
+        names = list(self._spectral_norm_layers())
+        return dict(zip(names, self._sigmas().numpy().tolist())) if names else {}
+
+    @tf.function(autograph=False)
+    def _sigmas(self) -> tf.Tensor:
+        return tf.stack([layer.sigma() for layer in self._spectral_norm_layers().values()])
+
+    def _spectral_norm_layers(self) -> dict[str, SpectralNormLayer]:
+        return {
             module.name: module
             for model in self.players.values()
             for module in model.submodules
             if isinstance(module, SpectralNormLayer) and module.built
         }
-        return (
-            dict(zip(layers, tf.stack([layer.sigma() for layer in layers.values()]).numpy().tolist())) if layers else {}
-        )
 
     def learning_rates(self) -> dict[str, float]:
         """Returns the learning rate of each player's last update."""
