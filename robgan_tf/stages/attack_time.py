@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from robgan_tf.stages.stage import Stage
 
-
 # As many attacks as fit in this time are timed, and one at least.
 _SECONDS = 0.1
 
