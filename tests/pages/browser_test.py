@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from robgan_tf.pages.run_report import write_run_report
 from robgan_tf.runtime.events import write_evaluation, write_run, write_scalars
-from tests.pages.run_report_test import ROBUSTNESS, run  # noqa: F401 - the fixture
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -52,7 +51,7 @@ def browse(address, *options):
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_report_fits_the_screen_in_light_and_dark(run, tmp_path, width, dark):  # noqa: F811
+def test_the_report_fits_the_screen_in_light_and_dark(run, tmp_path, width, dark):
     write_run_report(run)
     shutil.copy(run.report, tmp_path / "report.html")
     (tmp_path / "frame.html").write_text(FRAME.format(page="report.html", width=width))
@@ -85,13 +84,13 @@ def tensorboard(folder):
         process.wait()
 
 
-def test_tensorboard_shows_the_runs_health_first_and_compares_runs(tmp_path):
+def test_tensorboard_shows_the_runs_health_first_and_compares_runs(robustness, tmp_path):
     for name, epsilon in (("weak", "0.1"), ("strong", "0.2")):
         folder = tmp_path / name / "tensorboard"
         write_run(
             folder, f"finetuning/LInf.epsilon = {epsilon}", {"finetuning/LInf.epsilon": epsilon}, {"git_commit": "abc"}
         )
-        write_evaluation(folder, ROBUSTNESS)
+        write_evaluation(folder, robustness)
         with tf.summary.create_file_writer(str(folder / "cotraining")).as_default():
             for step in range(1, 4):
                 write_scalars({"class_accuracy": step / 4, "generator_loss": 2.0}, {"block_0_conv_1": 1.5}, step)
