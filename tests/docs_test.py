@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -138,3 +139,18 @@ def test_the_way_of_getting_started_can_be_gone(tmp_path):
     subprocess.run([sys.executable, "-c", use], cwd=tmp_path, env=environment, check=True, capture_output=True)
     made = {path.name for path in tmp_path.iterdir()}
     assert {"grid.png", "noise.gif", "classes.gif", "attack.png"} <= made
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    for name in ("docs", "robgan_tf"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    for name in LATER:
+        if not (tmp_path / "docs" / name).exists():
+            (tmp_path / "docs" / name).write_text("# Later\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "Attacker" in (tmp_path / "build" / "site" / "api.html").read_text(encoding="utf-8")
