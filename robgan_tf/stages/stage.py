@@ -147,7 +147,9 @@ class Stage(keras.Model):
 
     def learning_rates(self) -> dict[str, float]:
         """Returns the learning rate of each player's last update."""
-        return {f"{name}_learning_rate": float(optimizer.learning_rate) for name, optimizer in self.optimizers.items()}
+        # As a tensor first: on several replicas it is a variable with a copy on each.
+        rates = {name: tf.convert_to_tensor(optimizer.learning_rate) for name, optimizer in self.optimizers.items()}
+        return {f"{name}_learning_rate": float(rate) for name, rate in rates.items()}
 
     def signs_of_collapse(self, metrics: dict) -> list[str]:
         """Returns what in an entry of the metrics tells that the training may have failed, in words; mostly nothing."""
