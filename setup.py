@@ -77,6 +77,8 @@ setup(
             "foolbox==3.3.4",
             "matplotlib",
         ],
+        # The site of docs/: `mkdocs build --strict`, `mkdocs serve`.
+        "docs": ["mkdocs>=1.6", "mkdocstrings[python]"],
         "dev": [
             "hypothesis",  # random inputs for properties of the threat model
             "packaging",  # reads versions and markers in tests/packaging_test.py

@@ -10,20 +10,25 @@ from typing import Callable
 import gin
 from tensorflow import keras
 
+from robgan_tf.data.datasets import Examples
 from robgan_tf.evaluation.attacks import PGD
 from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.evaluation.robustness import Evaluation
 from robgan_tf.evaluation.withstands import Withstands
+from robgan_tf.pages.run_report import update_run_report
 from robgan_tf.players.classifiers import ClassBranch, Classifier
 from robgan_tf.players.threat_model import PIXEL_RANGE, epsilon_255
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
+from robgan_tf.runtime.events import write_evaluation, write_run
 from robgan_tf.runtime.loop import Periodic
-from robgan_tf.runtime.run_directory import RunDirectory
+from robgan_tf.runtime.machine import machine
+from robgan_tf.runtime.run_directory import RunDirectory, bindings, write_json
 from robgan_tf.runtime.signals import StopRequests
 from robgan_tf.runtime.workers import Workers
 from robgan_tf.serving import manifest
 from robgan_tf.serving.saved_model import ExportOptions, export_classifier
+from robgan_tf.stages.attack_time import AttackTimer
 from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
 from robgan_tf.training import StageTraining, Upkeep
@@ -49,6 +54,8 @@ for part in (
 STAGES = ("cotrain", "finetune", "evaluate", "export")
 # A seed for each use, so that no two of them draw the same numbers.
 _DATA, _COTRAINING, _FINETUNING, _VALIDATION, _SAMPLES = range(5)
+# Co-training is validated to be watched, not to choose anything: on so many images at most.
+_WATCHED_EXAMPLES = 500
 
 
 # What wrong input raises where a part is made. RuntimeError is gin's for a missing required binding.
@@ -91,7 +98,7 @@ class Experiment:
         cotraining_noise: width of the uniform noise that is added to training images in co-training, on [-1, 1].
         seed: seed of everything random.
         validate_every: steps of fine-tuning between two validations.
-        sample_every: steps of co-training between two image grids.
+        sample_every: steps of co-training between two image grids, each with a validation on part of the images.
         upkeep: intervals of metrics and checkpoints, and what happens after a broken step.
         export_options: how the classifier is exported.
 
@@ -153,6 +160,8 @@ class Experiment:
         self.export_options = part(export_options)
         # Whoever runs the experiment may replace it by what listens to signals.
         self.stops = StopRequests()
+        # First and last step to profile of each stage; None for none. Set by whoever runs it, too.
+        self.profile_steps = None
         self.validate_every = validate_every
         self.sample_every = sample_every
         self.strategy = part(lambda: devices.configure(seed=seed))
@@ -170,6 +179,8 @@ class Experiment:
             with self.strategy.scope():
                 shape, classes, examples = self.data.image_shape, self.data.num_classes, len(self.data.train)
                 self._new_classifier = lambda **options: ClassBranch(discriminator(classes, shape, **options))
+                # Of any number of classes, for images between classes.
+                self.new_generator = lambda number: generator(number, shape, name="blended_generator")
                 self.discriminator = part(lambda: discriminator(classes, shape))
                 self.classifier = part(lambda: ClassBranch(self.discriminator), self.discriminator)
                 networks, average = [self.classifier], None
@@ -214,8 +225,10 @@ class Experiment:
         if "evaluate" in stages and not on_chief(run_directory.robustness.exists):
             evaluation = self.evaluate(run_directory)
             on_chief(lambda: evaluation.write(run_directory.robustness))
+            on_chief(lambda: write_evaluation(run_directory.tensorboard, evaluation.report))
         if "export" in stages and not on_chief(lambda: any(run_directory.exports.glob("[0-9]*"))):
             self.export(run_directory)
+        on_chief(lambda: update_run_report(run_directory))
 
     def restore_generator(self, run_directory: RunDirectory) -> keras.Model:
         """Loads the newest co-training checkpoint and returns the averaged generator, ready to be sampled from.
@@ -333,7 +346,15 @@ class Experiment:
             training.restore()
             grids = SampleGrids(self.cotraining, self.data, run_directory, self._seed(_SAMPLES))
             sampler = Periodic(self.sample_every, grids.write)
-            training.run(self.data.train, self._seed(_DATA), self.augment, self.cotraining_noise, [sampler])
+            periodics = [sampler, *self._watching(self.cotraining, self.sample_every)]
+            if len(self.data.validation):
+                examples = self.data.validation.take(
+                    min(_WATCHED_EXAMPLES, len(self.data.validation)), self._seed(_VALIDATION)
+                )
+                accuracies = self._accuracies(self.classifier, examples)
+                periodics.append(Periodic(self.sample_every, lambda step: accuracies()))
+            self._describe(run_directory, self.cotraining)
+            training.run(self.data.train, self._seed(_DATA), self.augment, self.cotraining_noise, periodics)
 
     def _finetune(self, run_directory: RunDirectory):
         stage = self.finetuning
@@ -353,25 +374,53 @@ class Experiment:
             training = self._training(stage, run_directory)
             training.restore()
             best = self._best(run_directory)
-            withstands = Withstands(
-                stage.result,
-                self.validation_attacker and PGD(self.validation_attacker),
-                min(self.evaluation.batch_size, len(self.data.validation)),
-                self._seed(_VALIDATION),
-            )
+            accuracies = self._accuracies(stage.result, self.data.validation)
 
             def validate(step):
-                accuracy = float(withstands(self.data.validation).mean())
+                found = accuracies()
+                accuracy = found["validation_accuracy"]
                 if accuracy > stage.best_accuracy.numpy():
                     best.save(step, {"validation_accuracy": accuracy})
                     stage.best_accuracy.assign(accuracy)
-                return {"validation_accuracy": accuracy}
+                return found
 
-            validator = Periodic(self.validate_every, validate)
-            training.run(self.data.train, self._seed(_DATA), self.augment, 0.0, [validator])
+            periodics = [Periodic(self.validate_every, validate), *self._watching(stage, self.validate_every)]
+            self._describe(run_directory, stage)
+            training.run(self.data.train, self._seed(_DATA), self.augment, 0.0, periodics)
 
     def _training(self, stage: Stage, run_directory: RunDirectory) -> StageTraining:
-        return StageTraining(stage, run_directory, self.upkeep, self.stops)
+        return StageTraining(stage, run_directory, self.upkeep, self.stops, self.profile_steps)
+
+    def _watching(self, stage: Stage, every: int) -> list[Periodic]:
+        if stage.attacker is None:
+            return []
+        return [Periodic(every, AttackTimer(stage, self.data.image_shape, self.data.num_classes).measure)]
+
+    def _accuracies(self, classifier: Classifier, examples: Examples) -> Callable[[], dict]:
+        """Returns a function that measures the classifier's accuracy on `examples`, clean and attacked."""
+        batch_size = min(self.evaluation.batch_size, len(examples))
+        attack = self.validation_attacker and PGD(self.validation_attacker)
+        withstands = Withstands(classifier, attack, batch_size, self._seed(_VALIDATION))
+        clean = Withstands(classifier, None, batch_size)
+
+        def measure():
+            accuracy = float(withstands(examples).mean())
+            return {
+                "validation_accuracy": accuracy,
+                "validation_clean_accuracy": float(clean(examples).mean()) if attack else accuracy,
+            }
+
+        return measure
+
+    def _describe(self, run_directory: RunDirectory, stage: Stage):
+        """Writes what the run is, for people, where the stage is not done."""
+        if stage.steps_done >= stage.total_steps or not self.workers.is_chief:
+            return
+        manifest = {**provenance(), "machine": machine(), "run": self.summary().splitlines(), "seed": self.seed}
+        write_json(run_directory.manifest, manifest)
+        if run_directory.config.exists():
+            config = run_directory.config.read_text()
+            write_run(run_directory.tensorboard, config, bindings(config), manifest)
 
     def _best(self, run_directory: RunDirectory) -> Checkpoints:
         """The checkpoint of the best validation of fine-tuning, and the second best in case that it gets damaged."""

@@ -1,4 +1,10 @@
-"""Writes a labelled grid of generated images: `python -m robgan_tf.sample --run_dir=R --out=grid.png --labels=0,3`."""
+"""Pictures of a run, as PNG or GIF: `python -m robgan_tf.sample --run_dir=R --out=grid.png --labels=0,3`.
+
+--what=grid: generated images, a row for each class, a column for each noise vector.
+--what=noise: from one noise vector to another, a row for each class; as .gif a loop.
+--what=classes: from each class of --labels to the next one; as .gif a loop.
+--what=attack: test images as they are and attacked, with what the classifier takes them for. Needs a finished run.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +15,73 @@ from absl import flags
 from robgan_tf import command_line
 
 FLAGS = flags.FLAGS
+_ENDINGS = {"grid": (".png",), "noise": (".png", ".gif"), "classes": (".png", ".gif"), "attack": (".png",)}
 
 
 def sample():
-    """Samples from the run that the flags name, finished or not."""
-    if not FLAGS.out or os.path.splitext(FLAGS.out)[1] != ".png":
-        command_line.fail(f"--out must name a .png file, e.g. --out=grid.png; got {FLAGS.out!r}")
+    """Makes the picture that the flags name, of a run that is finished or, but for attacks, still going on."""
+    endings = _ENDINGS.get(FLAGS.what)
+    if endings is None:
+        command_line.fail(f"--what must be one of {', '.join(_ENDINGS)}; got {FLAGS.what!r}")
+    ending = os.path.splitext(FLAGS.out or "")[1]
+    if ending not in endings:
+        allowed = " or ".join(endings)
+        command_line.fail(f"--out must name a {allowed} file for --what={FLAGS.what}; got {FLAGS.out!r}")
+    if not os.path.isdir(os.path.dirname(os.path.abspath(FLAGS.out))):
+        command_line.fail(f"--out={FLAGS.out} is in a folder that does not exist")
     if FLAGS.columns < 1:
         command_line.fail(f"--columns must be 1 or more, got {FLAGS.columns}")
     if not all(label.isdecimal() for label in FLAGS.labels):
         command_line.fail(f"--labels must be class numbers, e.g. --labels=0,3; got {','.join(FLAGS.labels)}")
-    labels = [int(label) for label in FLAGS.labels] or None
     experiment, run_directory = command_line.open_run()
-
-    def write():
-        generator = experiment.restore_generator(run_directory)
-        from robgan_tf.stages.samples import generated_grid
-
-        generated_grid(generator, experiment.data.class_names, labels, FLAGS.columns, FLAGS.seed).save(FLAGS.out)
-
-    command_line.or_fail(write)
+    names = experiment.data.class_names
+    labels = [int(label) for label in FLAGS.labels]
+    unknown = [str(label) for label in labels if label >= len(names)]
+    if unknown:
+        command_line.fail(f"--labels must be from 0 to {len(names) - 1}, got {', '.join(unknown)}")
+    if FLAGS.what == "classes" and len(labels) == 1:
+        command_line.fail(f"--what=classes needs two or more --labels, got {labels[0]}")
+    make = _attack if FLAGS.what == "attack" else _generated
+    command_line.or_fail(lambda: make(experiment, run_directory, labels))
     print(f"wrote {FLAGS.out}")
+
+
+def _generated(experiment, run_directory, labels):
+    from robgan_tf.stages import pictures, samples
+
+    generator, names = experiment.restore_generator(run_directory), experiment.data.class_names
+    labels = labels or samples.shown_labels(len(names)).tolist()
+    settings = names, labels, FLAGS.columns, FLAGS.seed
+    animated = FLAGS.out.endswith(".gif")
+    if FLAGS.what == "classes":
+        function = pictures.class_animation if animated else pictures.class_interpolation
+        picture = function(generator, experiment.new_generator, *settings)
+    elif FLAGS.what == "noise":
+        picture = (pictures.noise_animation if animated else pictures.noise_interpolation)(generator, *settings)
+    else:
+        picture = samples.generated_grid(generator, *settings)
+    pictures.write_animation(picture, FLAGS.out) if animated else picture.save(FLAGS.out)
+
+
+def _attack(experiment, run_directory, labels):
+    import numpy as np
+
+    from robgan_tf.evaluation.pairs import attack_pairs
+
+    classifier, test = experiment.restore_classifier(run_directory), experiment.data.test
+    if labels:
+        test = test.select(np.flatnonzero(np.isin(test.labels, labels)))
+    examples = test.take(min(FLAGS.columns, len(test)), FLAGS.seed)
+    attack = experiment.evaluation.attacks[0]
+    attack_pairs(classifier, attack, examples, experiment.data.class_names, FLAGS.seed).save(FLAGS.out)
 
 
 if __name__ == "__main__":
     command_line.define_config_flags()
     flags.DEFINE_string("run_dir", None, "Folder of a run.")
-    flags.DEFINE_string("out", None, "PNG file to write.")
-    flags.DEFINE_list("labels", [], "Classes to show, one row each, e.g. 0,3; ten of them if not given.")
-    flags.DEFINE_integer("columns", 8, "Images of each class.")
-    flags.DEFINE_integer("seed", 0, "Seed of the noise.")
+    flags.DEFINE_string("out", None, "File to write, .png or .gif.")
+    flags.DEFINE_string("what", "grid", f"What to show: {', '.join(_ENDINGS)}.")
+    flags.DEFINE_list("labels", [], "Classes to show, e.g. 0,3; ten of them if not given.")
+    flags.DEFINE_integer("columns", 8, "Images of each class, steps of an interpolation, or images to attack.")
+    flags.DEFINE_integer("seed", 0, "Seed of noise, choice of images and attack.")
     command_line.main(sample)

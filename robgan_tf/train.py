@@ -24,6 +24,7 @@ def train():
     """Trains what the flags say."""
     if not FLAGS.gin_file:
         command_line.fail("--gin_file is missing, e.g. --gin_file=gin/digits.gin")
+    profile_steps = _profile_steps()
     if FLAGS.dry_run and os.environ.pop("TF_CONFIG", None):
         print("The dry run is of one machine alone; TF_CONFIG is ignored.")
     from robgan_tf.runtime.signals import StopSignals
@@ -32,10 +33,22 @@ def train():
     from robgan_tf.runtime import workers
 
     with workers.rejoining([sys.executable, "-m", "robgan_tf.train", *sys.argv[1:]]):
-        _train(signals)
+        _train(signals, profile_steps)
 
 
-def _train(signals):
+def _profile_steps() -> tuple[int, int] | None:
+    if not FLAGS.profile_steps:
+        return None
+    numbers = [int(text) if text.isdecimal() else 0 for text in FLAGS.profile_steps]
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        command_line.fail(
+            f"--profile_steps takes the first and the last step, counted from 1, e.g. --profile_steps=20,25; got "
+            f"{','.join(FLAGS.profile_steps)}"
+        )
+    return tuple(numbers)
+
+
+def _train(signals, profile_steps):
     from robgan_tf.experiment import NotTrainedError
     from robgan_tf.runtime.checkpoints import CheckpointError
     from robgan_tf.runtime.loop import Stopped
@@ -67,6 +80,7 @@ def _train(signals):
     print(experiment.summary())
     signals.before_exit = run_directory.release
     experiment.stops = signals
+    experiment.profile_steps = profile_steps
     try:
         experiment.run(run_directory, stages)
         experiment.workers.highest(0)  # none leaves before all are done
@@ -95,4 +109,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<name of the gin file> if not given.")
     flags.DEFINE_list("stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.")
     flags.DEFINE_bool("dry_run", False, "Print the configuration, and what the run would need, and stop.")
+    flags.DEFINE_list("profile_steps", [], "FROM,TO: profiles these steps of each stage, for TensorBoard.")
     command_line.main(train, several_workers=True)

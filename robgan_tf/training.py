@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from robgan_tf.data.service import served_batches
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.loop import Periodic, Stopped, TrainingLoop
 from robgan_tf.runtime.monitoring import MetricsLog, NonFiniteLossError
+from robgan_tf.runtime.profiling import Profiler
 from robgan_tf.runtime.run_directory import RunDirectory
 from robgan_tf.runtime.signals import StopRequests
 from robgan_tf.stages.stage import Stage
@@ -74,13 +76,22 @@ class StageTraining:
         run_directory: where its checkpoints and metrics are.
         upkeep: intervals and limits.
         stops: tells whether the run shall stop at the end of the current step.
+        profile_steps: the first and the last step to profile; None for none.
     """
 
-    def __init__(self, stage: Stage, run_directory: RunDirectory, upkeep: Upkeep, stops: StopRequests):
+    def __init__(
+        self,
+        stage: Stage,
+        run_directory: RunDirectory,
+        upkeep: Upkeep,
+        stops: StopRequests,
+        profile_steps: tuple[int, int] | None = None,
+    ):
         self.stage = stage
         self.run_directory = run_directory
         self.upkeep = upkeep
         self.stops = stops
+        self.profile_steps = profile_steps
         self.checkpoints = Checkpoints(
             run_directory.checkpoints(stage.name_of_stage),
             stage.checkpoint_objects(),
@@ -168,7 +179,10 @@ class StageTraining:
             return batches.repeat()
 
         batches = tf.distribute.get_strategy().distribute_datasets_from_function(of_this_worker)
-        with MetricsLog(stage, self.run_directory, upkeep.log_every, self._notes.get("metrics")) as log:
+        with (
+            MetricsLog(stage, self.run_directory, upkeep.log_every, self._notes.get("metrics")) as log,
+            self._profiler() as profiler,
+        ):
             loop = TrainingLoop(
                 stage,
                 log,
@@ -179,7 +193,13 @@ class StageTraining:
                 self.stops.requested,
                 lambda: {**self._notes, "metrics": log.state},
             )
-            stage.fit(batches, epochs=1, steps_per_epoch=stage.total_steps - first_step, verbose=0, callbacks=[loop])
+            callbacks = [loop] if profiler is None else [profiler, loop]
+            stage.fit(batches, epochs=1, steps_per_epoch=stage.total_steps - first_step, verbose=0, callbacks=callbacks)
+
+    def _profiler(self):
+        if self.profile_steps is None or not self.run_directory.workers.is_chief:
+            return contextlib.nullcontext()
+        return Profiler(self.stage, self.run_directory.tensorboard / self.stage.name_of_stage, *self.profile_steps)
 
     def _roll_back(self, error: NonFiniteLossError):
         """Goes back to the last checkpoint, with the data moved on behind the broken step; or gives up."""

@@ -78,6 +78,8 @@ def test_a_run_leaves_what_the_contract_says(run):
         "tensorboard",
         "samples",
         "metrics.jsonl",
+        "manifest.json",
+        "report.html",
         "robustness.json",
         "robustness.html",
         "export",
@@ -135,6 +137,44 @@ def test_sample_writes_a_grid_of_the_classes_asked_for(run, tmp_path):
     assert not np.array_equal(a, c)
 
 
+def test_sample_shows_what_lies_between_and_what_attacks_do(run, tmp_path):
+    import PIL.Image
+
+    # Rows of the pictures: 2 classes, 1 pair of classes, 4 noise vectors in each frame, 3 images under column names.
+    heights = {"noise.png": 102, "classes.png": 52, "classes.gif": 202, "attack.png": 168}
+    for name, height in heights.items():
+        arguments = [f"--what={name.split('.')[0]}", f"--out={tmp_path / name}", "--columns=3", "--labels=0,3"]
+        sampled = command("sample", f"--run_dir={run}", *arguments)
+        assert sampled.returncode == 0, sampled.stderr
+        picture = PIL.Image.open(tmp_path / name)
+        assert picture.height == height
+        assert getattr(picture, "n_frames", 1) == (48 if name.endswith("gif") else 1)
+
+
+def test_the_report_of_a_run_is_written_anew_on_request(run):
+    before = (run / "report.html").stat().st_mtime_ns
+    assert command("report", f"--run_dir={run}").returncode == 0
+    assert (run / "report.html").stat().st_mtime_ns > before
+    page = (run / "report.html").read_text()
+    assert "Load and serve" in page and "not exported" not in page and page.count("<svg") > 10
+
+
+def test_tensorboard_gets_every_stage_with_its_images_and_what_the_run_is(run):
+    import tensorflow as tf
+
+    tags = {}
+    for path in run.glob("tensorboard/**/events.out.tfevents.*"):
+        events = tf.compat.v1.train.summary_iterator(str(path))
+        found = {value.tag for event in events for value in event.summary.value}
+        tags[path.parent.relative_to(run).as_posix()] = found
+    assert {"run/config", "run/manifest", "_hparams_/session_start_info"} <= tags["tensorboard"]
+    assert {"images/generated", "images/attack", "2_generator/loss", "5_sigma/class_head"} <= tags[
+        "tensorboard/cotraining"
+    ]
+    assert {"1_health/attacked_valid", "6_machine/attack_share"} <= tags["tensorboard/finetuning"]
+    assert "1_health/test_attacked" in tags["tensorboard/evaluation"]
+
+
 def test_export_again_makes_the_next_version(run):
     exported = command("export", f"--run_dir={run}")
     assert exported.returncode == 0, exported.stderr
@@ -151,7 +191,16 @@ def test_export_again_makes_the_next_version(run):
         ("evaluate", [], "give either --run_dir=R or --saved_model=DIR"),
         ("evaluate", ["--saved_model=/nowhere", "--gin_file=gin/digits.gin"], "/nowhere"),
         ("export", ["--run_dir=/nowhere"], "--run_dir=/nowhere holds no run"),
-        ("sample", ["--run_dir=/nowhere", "--out=grid.jpg"], "--out must name a .png file"),
+        ("sample", ["--run_dir=/nowhere", "--out=grid.jpg"], "--out must name a .png file for --what=grid"),
+        (
+            "sample",
+            ["--run_dir=/nowhere", "--out=a.gif", "--what=attack"],
+            "--out must name a .png file for --what=attack",
+        ),
+        ("sample", ["--run_dir=/nowhere", "--out=a.png", "--what=video"], "--what must be one of grid, noise, classes"),
+        ("report", [], "--run_dir is missing"),
+        ("report", ["--run_dir=/nowhere"], "--run_dir=/nowhere holds no run"),
+        ("train", ["--gin_file=gin/digits.gin", "--profile_steps=9,3"], "--profile_steps takes the first and the last"),
     ],
 )
 def test_wrong_flags_end_with_one_line_and_status_2(module, arguments, message):

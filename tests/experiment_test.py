@@ -13,6 +13,7 @@ from robgan_tf import command_line
 from robgan_tf.experiment import NotTrainedError
 from robgan_tf.runtime.checkpoints import steps_in
 from robgan_tf.runtime.loop import TrainingLoop
+from robgan_tf.runtime.monitoring import NOT_REPEATABLE
 from robgan_tf.runtime.run_directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -82,8 +83,7 @@ def checkpointed(run_directory, stage):
 
 def metrics(run_directory):
     lines = [json.loads(line) for line in run_directory.metrics.read_text().splitlines()]
-    timed = ("wall_seconds", "images_per_second")
-    return [{key: value for key, value in line.items() if key not in timed} for line in lines]
+    return [{key: value for key, value in line.items() if key not in NOT_REPEATABLE} for line in lines]
 
 
 def slow(*values):

@@ -15,17 +15,18 @@ PACKAGE = REPOSITORY / "robgan_tf"
 
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
-COMMANDS = ("train", "evaluate", "export", "sample")
-BELOW_COMMANDS = "plan experiment training stages evaluation serving runtime data players layers losses"
+COMMANDS = ("train", "evaluate", "export", "sample", "report")
+BELOW_COMMANDS = "plan experiment training stages evaluation serving pages runtime data players layers losses"
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": BELOW_COMMANDS,
-    "plan": "experiment stages evaluation serving runtime data players layers losses",
-    "experiment": "training stages evaluation serving runtime data players layers losses",
+    "plan": "experiment stages evaluation serving pages runtime data players layers losses",
+    "experiment": "training stages evaluation serving pages runtime data players layers losses",
     "training": "stages runtime data players layers losses",
     "stages": "runtime data players layers losses",
-    "evaluation": "runtime data players layers losses",
+    "evaluation": "pages runtime data players layers losses",
     "serving": "data",
+    "pages": "runtime data",
     "runtime": "data",
     "data": "",
     "players": "layers losses",

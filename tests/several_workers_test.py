@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.runtime.checkpoints import steps_in
+from robgan_tf.runtime.monitoring import NOT_REPEATABLE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Ten steps of co-training and twelve of fine-tuning with gradients as they are: Adam would blow up rounding (see
@@ -96,10 +97,7 @@ def values(run_dir):
 
 def metrics(run_dir):
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {key: value for key, value in line.items() if key not in ("wall_seconds", "images_per_second")}
-        for line in lines
-    ]
+    return [{key: value for key, value in line.items() if key not in NOT_REPEATABLE} for line in lines]
 
 
 def files(run_dir):

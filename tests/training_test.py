@@ -56,7 +56,7 @@ def poison(images, seed):
 def train(make_discriminator, tmp_path):
     """Trains a classifier for ten steps; returns its weights."""
 
-    def train(split, run="run", upkeep=None, stops=None, periodics=(), optimizer=keras.optimizers.Adam):
+    def train(split, run="run", upkeep=None, stops=None, periodics=(), optimizer=keras.optimizers.Adam, profile=None):
         keras.utils.set_random_seed(0)
         stage = FineTuning(
             ClassBranch(make_discriminator()),
@@ -72,7 +72,7 @@ def train(make_discriminator, tmp_path):
             schedule=lambda updates_per_epoch, updates: fixed(updates_per_epoch, updates, initial=0.01),
         )
         upkeep = upkeep or Upkeep(log_every=2, checkpoint_every=3)
-        training = StageTraining(stage, RunDirectory(tmp_path / run), upkeep, stops or StopRequests())
+        training = StageTraining(stage, RunDirectory(tmp_path / run), upkeep, stops or StopRequests(), profile)
         training.restore()
         training.run(split, 0, [poison], 0.0, periodics)
         assert stage.steps_done == stage.total_steps == STEPS
@@ -167,6 +167,22 @@ def test_periodic_work_is_done_again_only_behind_the_checkpoint(train):
     train(InOrder(poisoned=[7]), periodics=[Periodic(2, steps.append)])
     # Step 8 broke before its turn; back to step 6.
     assert steps == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.slow
+def test_a_profile_of_some_steps_is_written_for_tensorboard(train, tmp_path, capsys):
+    train(InOrder(), profile=(3, 4))
+    (profile,) = (tmp_path / "run" / "tensorboard" / "finetuning").glob("plugins/profile/*/*.xplane.pb")
+    assert profile.stat().st_size > 0
+    assert f"profile of finetuning: {tmp_path}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_profile_that_is_cut_short_ends_and_leaves_the_profiler_free(train, tmp_path):
+    with pytest.raises(NonFiniteLossError):
+        train(InOrder(poisoned=range(3, 40)), profile=(3, 9), upkeep=Upkeep(max_rollbacks=0))
+    tf.profiler.experimental.start(str(tmp_path / "other"))  # raises where one is running
+    tf.profiler.experimental.stop()
 
 
 @pytest.mark.parametrize(

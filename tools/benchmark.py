@@ -26,7 +26,14 @@ from benchmarks.growth import AXES, measure_growth
 from benchmarks.machine import cores, git_commit, machine
 from benchmarks.peer import SIZES, measure_peer
 from benchmarks.peers import PARTS, PEERS
-from benchmarks.training import measure_first_step, measure_loop, measure_precision, measure_update, measure_upkeep
+from benchmarks.training import (
+    measure_first_step,
+    measure_loop,
+    measure_precision,
+    measure_update,
+    measure_upkeep,
+    measure_watching,
+)
 
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.run_directory import write_json
@@ -35,6 +42,7 @@ FLAGS = flags.FLAGS
 MEASURES = {
     "update": measure_update,
     "loop": measure_loop,
+    "watching": measure_watching,
     "upkeep": measure_upkeep,
     "precision": measure_precision,
     "first_step": measure_first_step,
@@ -94,7 +102,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("attack_steps", 5, "Gradient steps of the attack.", lower_bound=1)
     flags.DEFINE_integer("discriminator_steps", 5, "Discriminator updates in a training step.", lower_bound=1)
     flags.DEFINE_integer("repetitions", 10, "Warm repetitions.", lower_bound=1)
-    flags.DEFINE_integer("steps", 20, "Training steps in a repetition of `loop`.", lower_bound=1)
+    flags.DEFINE_integer("steps", 20, "Training steps in a repetition of `loop` and `watching`.", lower_bound=1)
     flags.DEFINE_integer("starts", 3, "Processes that are started one after the other, for first steps and memory.", 1)
     flags.DEFINE_string("data_dir", None, "TFDS folder with CIFAR-10 for `loop`; the digits at 16 px if not given.")
     flags.DEFINE_list("sizes", list(SIZES), "Sizes (pixels_width) for `peer`.")

@@ -6,11 +6,13 @@ Both train the same configuration with deterministic operations. The disturbed o
 stop, with `--signal=TERM`) at moments drawn evenly from the time that an undisturbed start takes, and started again by
 the same command, until it has been killed that often; then it may finish. So the kills fall into co-training,
 checkpoints, fine-tuning, evaluation and export. Exit status 1 where anything differs: metrics.jsonl line by line (but
-for times), all values of the checkpoints, the report, or the files that are there.
+for times and memory), the points of TensorBoard's charts, all values of the checkpoints, the report, or the files that
+are there.
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pathlib
@@ -48,7 +50,6 @@ SHORT = (
     "Experiment.validate_every = 15",
     "RobustnessEvaluation.epsilons = (0.0, 0.1)",
 )
-TIMES = ("wall_seconds", "images_per_second")
 
 
 def command(run_dir: pathlib.Path) -> list[str]:
@@ -116,15 +117,29 @@ def disturbed(run_dir: pathlib.Path, log, first: float, whole: float) -> list[di
 
 
 def lines(run_dir: pathlib.Path) -> list[dict]:
+    from robgan_tf.runtime.monitoring import NOT_REPEATABLE
+
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     records.sort(key=lambda record: (record["stage"], record["step"]))
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in records]
+    return [{key: value for key, value in record.items() if key not in NOT_REPEATABLE} for record in records]
 
 
 def files(run_dir: pathlib.Path) -> set[str]:
     """Names of all files but TensorBoard's, which have times and hosts in their names."""
     names = (path.relative_to(run_dir).as_posix() for path in run_dir.rglob("*") if path.is_file())
     return {name for name in names if not name.startswith("tensorboard/")}
+
+
+def points(run_dir: pathlib.Path) -> collections.Counter:
+    """How often each point is in TensorBoard's event files: (folder, tag, step)."""
+    import tensorflow as tf
+
+    return collections.Counter(
+        (str(path.parent.relative_to(run_dir)), value.tag, event.step)
+        for path in run_dir.glob("tensorboard/**/events.out.tfevents.*")
+        for event in tf.compat.v1.train.summary_iterator(str(path))
+        for value in event.summary.value
+    )
 
 
 def values(run_dir: pathlib.Path) -> dict:
@@ -147,6 +162,8 @@ def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
         found.append("metrics.jsonl")
     if files(one) != files(other):
         found.append(f"files: {sorted(files(one) ^ files(other))}")
+    if points(one) != points(other):
+        found.append(f"TensorBoard: {sorted((points(one) - points(other)) + (points(other) - points(one)))[:5]}")
     expected, actual = values(one), values(other)
     if expected.keys() != actual.keys():
         found.append(f"checkpoints: {sorted(expected.keys() ^ actual.keys())[:5]}")

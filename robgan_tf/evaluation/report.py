@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from robgan_tf.evaluation.figures import STYLE, Html, accuracy_curve, element, escaped, image, percent, shaded, table
+from robgan_tf.pages.charts import accuracy_section
+from robgan_tf.pages.elements import (
+    Html,
+    box,
+    element,
+    escaped,
+    image,
+    percent,
+    section,
+    shaded,
+    table,
+    tile,
+    write_page,
+)
+from robgan_tf.pages.elements import page as whole_page
 
-# Nothing may be loaded from anywhere, and no script may run, whatever a class is called.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _STATUS = {"fail": "✕ fail", "warn": "! warn", "pass": "✓ pass"}
 # Confusion matrices of more classes than this are shown as a list of the most frequent confusions.
 _MOST_CLASSES = 20
@@ -26,10 +37,7 @@ def write_report(report: dict, path: str | os.PathLike, images: Mapping | None =
         images: n adversarial examples to show, or None: `clean` and `adversarial`, float32 [n, H, W, C] in [-1, 1];
             `labels` and `predictions` (those under attack), int [n]; `epsilon`, float [n]; `attack`, n names.
     """
-    path = pathlib.Path(path)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(page(report, images), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_page(path, page(report, images))
 
 
 def page(report: dict, images: Mapping | None = None) -> str:
@@ -38,7 +46,7 @@ def page(report: dict, images: Mapping | None = None) -> str:
     parts = (
         _head(report, title),
         _summary(report),
-        _curves(report),
+        accuracy_section(report),
         _attacks(report),
         _examples(report, images),
         _classes(report),
@@ -46,18 +54,7 @@ def page(report: dict, images: Mapping | None = None) -> str:
         _checks(report),
         _settings(report),
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(filter(None, parts))
-        + "\n</body></html>\n"
-    )
-
-
-def _section(title: str, *parts) -> Html:
-    return element("section", element("h2", title), *parts)
+    return whole_page(title, parts)
 
 
 def _status(status: str) -> Html:
@@ -74,28 +71,23 @@ def _head(report, title) -> Html:
     upper_bound = "Accuracy under the attacks named here is an upper bound: a stronger attack can only lower it."
     if by_status["fail"]:
         words = f"{len(by_status['fail'])} of {len(checks)} checks failed: do not trust the accuracies below."
-        parts.append(_box("fail", words, by_status["fail"]))
+        parts.append(box("fail", words, _named(by_status["fail"])))
     if by_status["warn"]:
-        parts.append(_box("warn", f"{len(by_status['warn'])} of {len(checks)} checks warn.", by_status["warn"]))
+        parts.append(box("warn", f"{len(by_status['warn'])} of {len(checks)} checks warn.", _named(by_status["warn"])))
     if checks and len(by_status["pass"]) == len(checks):
-        parts.append(_box("pass", f"All {len(checks)} checks passed. {upper_bound}", []))
+        parts.append(box("pass", f"All {len(checks)} checks passed. {upper_bound}"))
     if not checks:
-        parts.append(_box("warn", f"No checks were run. {upper_bound}", []))
+        parts.append(box("warn", f"No checks were run. {upper_bound}"))
     if report.get("notes"):
         parts.append(element("div", element("ul", *(element("li", note) for note in report["notes"])), class_="box"))
     return element("header", *parts)
 
 
-def _box(status, words, checks) -> Html:
-    items = [element("li", element("b", check["name"]), ": ", check["message"]) for check in checks]
-    content = [element("p", element("b", words, class_=status))] + ([element("ul", *items)] if items else [])
-    return element("div", *content, class_=f"box {status}")
+def _named(checks) -> list[tuple]:
+    return [(element("b", check["name"]), ": ", check["message"]) for check in checks]
 
 
 def _summary(report) -> Html:
-    def tile(number, words):
-        return element("div", element("strong", number), words, class_="tile")
-
     worst, train = report.get("worst_case"), report.get("train") or {}
     tiles = [tile(percent(report["clean"]), f"clean accuracy {_range(report.get('clean_interval'))}")]
     if worst:
@@ -119,21 +111,6 @@ def _range(interval) -> str:
     return f"(95 %: {100 * interval[0]:.1f} – {100 * interval[1]:.1f})" if interval else ""
 
 
-def _curves(report) -> Html:
-    curves = {"test": report["curve"]}
-    if report.get("train"):
-        curves["train"] = report["train"]["curve"]
-    rows = []
-    for points in zip(*curves.values()):
-        cells = (percent(point["accuracy"], point.get("interval")) for point in points)
-        rows.append([f"{points[0]['epsilon']:.4g}", f"{points[0]['epsilon_255']:.4g}/255", *cells])
-    head = ["epsilon", "of 255 levels", *(f"{name} (95 % interval)" for name in curves)]
-    words = "The band is Wilson's 95 % interval. The dotted line is the epsilon of the tables below."
-    values = element("details", element("summary", "Values"), table("Accuracy against epsilon", head, rows), open="")
-    figure = element("div", accuracy_curve(curves, report.get("reference_epsilon")), element("p", words, class_="dim"))
-    return _section("Accuracy against epsilon", element("div", figure, values, class_="columns"))
-
-
 def _attacks(report) -> Html:
     made = {}
     for point in report["curve"]:
@@ -149,7 +126,7 @@ def _attacks(report) -> Html:
     words = "In the order in which they ran: an image that one attack broke is not attacked again by the next."
     reference = made.pop(report.get("reference_epsilon"), "")
     others = element("details", element("summary", f"{len(made)} other epsilons"), *made.values()) if made else ""
-    return _section("Attacks", element("p", words, class_="dim"), reference, others)
+    return section("Attacks", element("p", words, class_="dim"), reference, others)
 
 
 def _examples(report, images) -> Html:
@@ -177,7 +154,7 @@ def _examples(report, images) -> Html:
     words = (
         "Images that fell at the smallest epsilon: as they are, after the attack, and the difference (grey is none)."
     )
-    return _section(
+    return section(
         "Worst adversarial examples", element("p", words, class_="dim"), element("div", *figures, class_="examples")
     )
 
@@ -196,7 +173,7 @@ def _classes(report) -> Html:
     for name, words in (("clean", "clean images"), ("worst_case", "images under attack")):
         if report.get("confusion") and report["confusion"].get(name):
             parts.append(_confusion(np.array(report["confusion"][name]), report["class_names"], words))
-    return _section("Classes", element("div", *parts, class_="columns")) if parts else Html("")
+    return section("Classes", element("div", *parts, class_="columns")) if parts else Html("")
 
 
 def _long(made, rows) -> Html:
@@ -232,7 +209,7 @@ def _corruptions(report) -> Html:
     severities = max(map(len, found["by_corruption"].values()))
     head = ["corruption", *range(1, severities + 1), "mean"]
     words = ["Mean over all: ", element("b", percent(found["mean"])), f"; clean: {percent(report['clean'])}."]
-    return _section(
+    return section(
         "Natural corruptions",
         element("p", *words),
         table(f"Accuracy on corrupted test images, at severity 1 to {severities}", head, rows),
@@ -250,7 +227,7 @@ def _checks(report) -> Html:
         items.append(
             element("li", _status(check["status"]), " ", element("b", check["name"]), f"{figure}: ", check["message"])
         )
-    return _section("Checks", element("p", words, class_="dim"), element("ul", *items, class_="checks"))
+    return section("Checks", element("p", words, class_="dim"), element("ul", *items, class_="checks"))
 
 
 def _settings(report) -> Html:
@@ -276,7 +253,7 @@ def _settings(report) -> Html:
     }
     rows = [[name, _value(value)] for name, value in made.items()]
     summary = element("div", table("How this page was made", ["", ""], rows), class_="wide")
-    return _section("Settings", *parts, summary)
+    return section("Settings", *parts, summary)
 
 
 def _value(value) -> str:

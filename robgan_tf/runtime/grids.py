@@ -15,14 +15,21 @@ from robgan_tf.data.preprocessing import to_uint8
 _READABLE = 48
 
 
-def image_grid(images, columns: int, row_names: Sequence[str] | None = None, border: int = 2) -> PIL.Image.Image:
+def image_grid(
+    images,
+    columns: int,
+    row_names: Sequence[str] | None = None,
+    border: int = 2,
+    column_names: Sequence[str] | None = None,
+) -> PIL.Image.Image:
     """Lays images out row by row.
 
     Args:
         images: [N, H, W, C] in [-1, 1], C = 1 or 3.
         columns: images in a row; the last row may be shorter.
-        row_names: a name to the left of each row, e.g. its class.
+        row_names: a name to the left of each row, e.g. its class; may have several lines.
         border: pixels between images.
+        column_names: a name above each column.
     """
     cells = to_uint8(images).numpy()
     cells = np.repeat(cells, 3, axis=-1) if cells.shape[-1] == 1 else cells
@@ -32,12 +39,17 @@ def image_grid(images, columns: int, row_names: Sequence[str] | None = None, bor
     rows = -(-len(cells) // columns)
     font = PIL.ImageFont.load_default()
     names = [] if row_names is None else list(row_names)
-    margin = max((int(font.getlength(name)) for name in names), default=-8) + 8
-    grid = PIL.Image.new("RGB", (margin + columns * width + border, rows * height + border), "white")
+    margin = max((int(font.getlength(line)) for name in names for line in name.split("\n")), default=-8) + 8
+    top = 16 if column_names else 0
+    grid = PIL.Image.new("RGB", (margin + columns * width + border, top + rows * height + border), "white")
     for index, cell in enumerate(cells):
-        corner = (margin + border + index % columns * width, border + index // columns * height)
+        corner = (margin + border + index % columns * width, top + border + index // columns * height)
         grid.paste(PIL.Image.fromarray(cell), corner)
     draw = PIL.ImageDraw.Draw(grid)
     for row, name in enumerate(names):
-        draw.text((4, border + row * height + height // 2 - 6), name, fill="black", font=font)
+        middle = top + border + row * height + height // 2
+        for number, line in enumerate(name.split("\n")):
+            draw.text((4, middle - 6 * (name.count("\n") + 1) + 12 * number), line, fill="black", font=font)
+    for column, name in enumerate(column_names or ()):
+        draw.text((margin + border + column * width, 2), name, fill="black", font=font)
     return grid

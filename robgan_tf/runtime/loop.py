@@ -94,10 +94,12 @@ class TrainingLoop(keras.callbacks.Callback):
         # 1. The metrics; raises at a loss that is not finite.
         self.log.add(self._done, self._done - before, logs)
         # 2. Validation, image grids.
+        began = time.monotonic()
         scalars = {}
         for periodic in self.periodics:
             if due(periodic.every):
                 scalars.update(periodic.function(self._done) or {})
+        self.log.spend(time.monotonic() - began)
         # 3. One line for both.
         if scalars or due(self.log.every):
             self.log.write(scalars)
@@ -106,7 +108,10 @@ class TrainingLoop(keras.callbacks.Callback):
         # Workers that train together do so at the same step, whichever of them was asked to or has the slower clock.
         stop, overdue = self.checkpoints.workers.highest(self.stop_requested(), overdue)
         if stop or overdue or due(self.checkpoint_every):
+            began = time.monotonic()
+            self.log.flush()
             self.checkpoints.save(self._done, self.notes())
             self._saved_at = time.monotonic()
+            self.log.spend(self._saved_at - began)
         if stop:
             raise Stopped(f"after step {self._done} of {self.stage.name_of_stage}", int(stop))

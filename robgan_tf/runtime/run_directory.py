@@ -14,6 +14,7 @@ import gin
 from absl import logging
 
 from robgan_tf.runtime.checkpoints import clear_strays, steps_in
+from robgan_tf.runtime.events import tidy_events
 from robgan_tf.runtime.workers import Workers
 
 _LOCK = ".lock"
@@ -43,6 +44,16 @@ class RunDirectory:
     def metrics(self) -> pathlib.Path:
         """One JSON object a line: stage, step, images_seen, wall_seconds, scalars."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def manifest(self) -> pathlib.Path:
+        """Versions, commit, machine and data that the run was last trained with."""
+        return self.path / "manifest.json"
+
+    @property
+    def report(self) -> pathlib.Path:
+        """The run as a page for people."""
+        return self.path / "report.html"
 
     @property
     def robustness(self) -> pathlib.Path:
@@ -150,19 +161,21 @@ class RunDirectory:
             self._lock_file = None
 
     def forget_metrics_after(self, stage: str, step: int):
-        """Removes the lines of a stage behind `step`: a run that goes on from there will write them again."""
+        """Removes what metrics and TensorBoard have of a stage behind `step`: a run that goes on writes it again."""
         if not self.workers.is_chief:
             return
-        records = self._metric_records()
+        tidy_events(self.tensorboard / stage, step)
+        records = self.metric_records()
         kept = [record for record in records if record["stage"] != stage or record["step"] <= step]
         if self.metrics.exists():
             write_text(self.metrics, "".join(json.dumps(record) + "\n" for record in kept))
 
     def last_wall_seconds(self) -> float:
         """Returns the seconds of training that the metrics tell of."""
-        return max((record["wall_seconds"] for record in self._metric_records()), default=0.0)
+        return max((record["wall_seconds"] for record in self.metric_records()), default=0.0)
 
-    def _metric_records(self) -> list[dict]:
+    def metric_records(self) -> list[dict]:
+        """Returns the entries of the metrics, in the order they were written."""
         records = []
         for line in self.metrics.read_text().splitlines() if self.metrics.exists() else ():
             try:

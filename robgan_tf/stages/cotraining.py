@@ -48,6 +48,13 @@ class CoTraining(Stage):
     """
 
     name_of_stage = "cotraining"
+    # What it is for; whether the discriminator still errs, so that the generator can learn; whether the generator heeds
+    # its labels, without which fine-tuning has no use for its images.
+    headlines = {
+        "class_accuracy": "attacked right",
+        "fake_accuracy": "fakes found out",
+        "generator_class_accuracy": "fakes of their class",
+    }
 
     def __init__(
         self,
@@ -93,6 +100,11 @@ class CoTraining(Stage):
     def players(self) -> dict[str, keras.Model]:
         """The networks that the stage trains, by name."""
         return {"generator": self.generator, "discriminator": self.discriminator}
+
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """The optimizers of the players."""
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
 
     def checkpoint_objects(self) -> dict:
         """Everything that influences the next step."""
@@ -161,8 +173,8 @@ class CoTraining(Stage):
         with tf.GradientTape() as tape:
             images = self.generator((noise, labels), training=True)
         image_gradients, metrics = over_parts(self.by_xla(judge), (images, labels), self.accumulation)
-        apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
-        return metrics
+        norm = apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
+        return {**metrics, "generator_gradient_norm": self.share(norm)}
 
     def attack(self, images, labels, seed) -> tf.Tensor:
         """Returns adversarial real images; with no attacker the images themselves."""
@@ -197,8 +209,8 @@ class CoTraining(Stage):
         self.discriminator.power_iteration()
         batch = (images, fake_images, labels, fake_labels)
         _, (gradients, metrics) = over_parts(self.by_xla(differentiate), batch, self.accumulation)
-        apply_gradients(optimizer, gradients, variables)
-        return metrics
+        norm = apply_gradients(optimizer, gradients, variables)
+        return {**metrics, "discriminator_gradient_norm": self.share(norm)}
 
     def generator_inputs(self, seed):
         """Noise and labels for this replica's part of a micro-batch."""

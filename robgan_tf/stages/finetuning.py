@@ -46,6 +46,8 @@ class FineTuning(Stage):
     """
 
     name_of_stage = "finetuning"
+    # Whether it learns; what it learns; whether that holds for other images, by which the best checkpoint is chosen.
+    headlines = {"loss": "loss", "class_accuracy": "attacked right", "validation_accuracy": "validation right"}
 
     def __init__(
         self,
@@ -97,6 +99,16 @@ class FineTuning(Stage):
         return {"classifier": self.classifier}
 
     @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """The classifier's optimizer."""
+        return {"classifier": self.optimizer}
+
+    @property
+    def attacked_at_once(self) -> int:
+        """Real images and as many generated ones."""
+        return self.replica_batch_size * (1 if self.generator is None else 2)
+
+    @property
     def result(self) -> Classifier:
         """The classifier to evaluate: the averaged one where there is an average."""
         return self.classifier if self.average_classifier is None else self.average_classifier
@@ -138,7 +150,8 @@ class FineTuning(Stage):
         kinds = 1 if self.generator is None else 2
         batch = [*tf.split(images, kinds), *tf.split(labels, kinds)]
         _, (gradients, metrics) = over_parts(self.by_xla(self._differentiate), batch, self.accumulation)
-        apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
+        norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
+        metrics["classifier_gradient_norm"] = self.share(norm)
         if self.average_classifier is not None:
             update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
         self.step.assign_add(1)

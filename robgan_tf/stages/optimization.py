@@ -86,10 +86,23 @@ def scaled(optimizer, loss):
 
 
 def apply_gradients(optimizer, gradients, variables):
-    """Does an update of `variables` with this replica's share of the gradients of a loss that `scaled` gave."""
-    if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer):
+    """Does an update of `variables` with this replica's share of the gradients of a loss that `scaled` gave.
+
+    Returns:
+        The norm of all gradients over the global batch, a float32 scalar, the same on every replica. Under float16 it
+        is 0 where the gradients overflowed and the update is left out.
+    """
+    loss_scale = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+    if loss_scale:
         gradients = optimizer.get_unscaled_gradients(gradients)
-    optimizer.apply_gradients(zip(gradients, variables))
+    # Added up over the replicas here and not by the optimizer, since the norm of a sum is not the sum of the norms.
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync > 1:
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+    # Dense: the gradient of an embedding has the rows of one class several times.
+    norm = tf.linalg.global_norm([tf.convert_to_tensor(gradient) for gradient in gradients])
+    return tf.where(tf.math.is_finite(norm), norm, 0.0) if loss_scale else norm
 
 
 def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay: float, step):

@@ -44,15 +44,9 @@ def generated_grid(
         labels: the classes to show; ten, evenly chosen, if None.
         columns: images of each class.
         seed: seed of the noise.
-
-    Raises:
-        ValueError: for a label that is not one of the classes.
     """
     if labels is None:
         labels = shown_labels(len(class_names))
-    unknown = [label for label in labels if not 0 <= label < len(class_names)]
-    if unknown:
-        raise ValueError(f"Labels must be from 0 to {len(class_names) - 1}, got {', '.join(map(str, unknown))}.")
     return _labelled(generated_images(generator, labels, columns, seed), [class_names[label] for label in labels])
 
 
@@ -62,7 +56,7 @@ def _labelled(images: tf.Tensor, row_names: Sequence[str]) -> PIL.Image.Image:
 
 
 class SampleGrids:
-    """Writes two grids of co-training, as PNG and to TensorBoard.
+    """Writes two grids of co-training, as PNG and to the default writer of `tf.summary`.
 
     `generated`: images of the averaged generator by class, always of the same noise. `attack`: real images (first row),
     attacked (second), and the perturbation, scaled so that epsilon is black or white (third).
@@ -100,12 +94,9 @@ class SampleGrids:
             return diversity
         folder = self.run_directory.samples
         folder.mkdir(parents=True, exist_ok=True)
-        writer = tf.summary.create_file_writer(str(self.run_directory.tensorboard / self.stage.name_of_stage))
         for name, grid in grids.items():
             grid.save(folder / f"{name}_{step:07d}.png")
-            with writer.as_default(step=step):
-                tf.summary.image(name, np.asarray(grid)[np.newaxis])
-        writer.close()
+            tf.summary.image(f"images/{name}", np.asarray(grid)[np.newaxis], step=step)
         return diversity
 
     def _attack_grid(self) -> PIL.Image.Image:

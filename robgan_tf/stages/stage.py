@@ -38,6 +38,8 @@ class Stage(keras.Model):
 
     # Names the stage in commands, checkpoints and metrics.
     name_of_stage: str
+    # The metrics to show while it trains, with the words for them.
+    headlines: dict[str, str]
 
     def __init__(
         self,
@@ -91,6 +93,16 @@ class Stage(keras.Model):
         """The networks that the stage trains, by name."""
         raise NotImplementedError
 
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """The optimizers of the players, by the same names."""
+        raise NotImplementedError
+
+    @property
+    def attacked_at_once(self) -> int:
+        """Number of images that a replica attacks in a micro-batch."""
+        return self.replica_batch_size
+
     def call(self, inputs):
         """Not used: a stage is trained, its players are called."""
         raise NotImplementedError(f"{type(self).__name__} is a training stage: call its players instead.")
@@ -98,25 +110,49 @@ class Stage(keras.Model):
     def diagnosis(self) -> str:
         """Returns a sentence on the weights, for the message that ends a run: what is broken or largest."""
         broken = []
-        norms, sigmas = {}, {}
+        norms = {}
         for player, model in self.players.items():
             for weight in model.trainable_variables:
                 norm = float(tf.norm(tf.cast(weight, tf.float32)))
                 norms[f"{player}: {weight.name}"] = norm
                 if not math.isfinite(norm):
                     broken.append(f"{player}: {weight.name}")
-            for module in model.submodules:
-                if isinstance(module, SpectralNormLayer) and module.built:
-                    sigmas[f"{player}: {module.name}"] = float(module.sigma())
         if broken:
             rest = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
             return f"Weights that are not finite: {', '.join(broken[:3])}{rest}."
         text = "All weights are finite; the largest norm is {1:.3g} ({0})".format(
             *max(norms.items(), key=lambda n: n[1])
         )
+        sigmas = self.layer_sigmas()
         if sigmas:
             text += ", the largest sigma {1:.3g} ({0})".format(*max(sigmas.items(), key=lambda sigma: sigma[1]))
         return text + "."
+
+    def layer_sigmas(self) -> dict[str, float]:
+        """Returns sigma, the largest singular value, of each spectrally normalised kernel; none without such layers.
+
+        Computed from the weights as they are: to be called now and then, outside of a training step.
+        """
+        names = list(self._spectral_norm_layers())
+        return dict(zip(names, self._sigmas().numpy().tolist())) if names else {}
+
+    @tf.function(autograph=False)
+    def _sigmas(self) -> tf.Tensor:
+        return tf.stack([layer.sigma() for layer in self._spectral_norm_layers().values()])
+
+    def _spectral_norm_layers(self) -> dict[str, SpectralNormLayer]:
+        return {
+            module.name: module
+            for model in self.players.values()
+            for module in model.submodules
+            if isinstance(module, SpectralNormLayer) and module.built
+        }
+
+    def learning_rates(self) -> dict[str, float]:
+        """Returns the learning rate of each player's last update."""
+        # As a tensor first: on several replicas it is a variable with a copy on each.
+        rates = {name: tf.convert_to_tensor(optimizer.learning_rate) for name, optimizer in self.optimizers.items()}
+        return {f"{name}_learning_rate": float(rate) for name, rate in rates.items()}
 
     def signs_of_collapse(self, metrics: dict) -> list[str]:
         """Returns what in an entry of the metrics tells that the training may have failed, in words; mostly nothing."""
@@ -176,6 +212,10 @@ class Stage(keras.Model):
         """Returns this replica's share of the accuracy of class `logits` [b, K] over the global micro-batch."""
         hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
         return self.average(tf.cast(hits, tf.float32))
+
+    def share(self, scalar):
+        """Returns this replica's share of a scalar that is the same on every replica."""
+        return scalar / tf.distribute.get_strategy().num_replicas_in_sync
 
     def sum_over_replicas(self, metrics: dict) -> dict:
         """Adds up the shares of all replicas, in a single reduction."""

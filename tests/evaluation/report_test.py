@@ -12,8 +12,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from robgan_tf.evaluation.figures import accuracy_curve, percent
 from robgan_tf.evaluation.report import page, write_report
+from robgan_tf.pages.charts import accuracy_curve
+from robgan_tf.pages.elements import percent
 
 VOID = {"meta", "img"}  # elements without an end
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.loop import Periodic, Stopped, TrainingLoop
-from robgan_tf.runtime.monitoring import MetricsLog, NonFiniteLossError
+from robgan_tf.runtime.monitoring import NOT_REPEATABLE, MetricsLog, NonFiniteLossError
 from robgan_tf.runtime.run_directory import RunDirectory
 
 
@@ -19,6 +19,7 @@ class Counting:
     """What the loop needs of a stage."""
 
     name_of_stage, images_per_step, total_steps = "counting", 10, 7
+    headlines = {"loss": "loss"}
 
     def __init__(self, step=0):
         self.variable = tf.Variable(step)
@@ -26,6 +27,12 @@ class Counting:
     @property
     def steps_done(self):
         return int(self.variable)
+
+    def layer_sigmas(self):
+        return {"first": 1.5, "last": 2.5}
+
+    def learning_rates(self):
+        return {"generator_learning_rate": 0.25}
 
     def signs_of_collapse(self, metrics):
         return ["too large"] if metrics["loss"] > 4 else []
@@ -66,7 +73,31 @@ def test_scalars_reach_tensorboard(tmp_path):
     (file,) = (tmp_path / "tensorboard" / "counting").iterdir()
     events = [value for event in tf.compat.v1.train.summary_iterator(str(file)) for value in event.summary.value]
     values = {value.tag: float(tf.make_ndarray(value.tensor)) for value in events}
-    assert values["counting/loss"] == 4.0
+    assert values["4_classifier/loss"] == 4.0
+    assert values["2_generator/learning_rate"] == 0.25
+    assert (values["5_sigma/first"], values["3_discriminator/largest_sigma"]) == (1.5, 2.5)
+    assert values["6_machine/memory_mib"] > 50
+
+
+def test_time_that_is_no_training_is_told_apart(tmp_path):
+    def validate(step):
+        time.sleep(0.2)
+        return {"attack_seconds": 1e-6}
+
+    (line,) = run(tmp_path, every=7, periodics=[Periodic(7, validate)])
+    assert 0.5 < line["upkeep_share"] <= 1 and line["images_per_second"] > 70 / 0.2
+    assert 0 < line["attack_share"] <= 1 and "attack_seconds" not in line
+
+
+def test_images_of_periodic_work_lie_in_the_file_of_the_metrics(tmp_path):
+    run(
+        tmp_path,
+        periodics=[Periodic(7, lambda step: tf.summary.image("grid", np.zeros([1, 2, 2, 3]), step=step) and {})],
+    )
+    (file,) = (tmp_path / "tensorboard" / "counting").iterdir()
+    events = list(tf.compat.v1.train.summary_iterator(str(file)))
+    assert [event.step for event in events if any(value.tag == "grid" for value in event.summary.value)] == [7]
+    assert [event.step for event in events] == sorted(event.step for event in events)
 
 
 def test_a_run_that_stopped_between_two_entries_writes_the_lines_of_one_that_did_not(tmp_path):
@@ -78,7 +109,8 @@ def test_a_run_that_stopped_between_two_entries_writes_the_lines_of_one_that_did
     assert stage.steps_done == 4
     lines = run(tmp_path / "stopped", first=4, state=notes["metrics"])
     for line in (*expected, *lines):
-        del line["images_per_second"], line["wall_seconds"]
+        for name in NOT_REPEATABLE:
+            line.pop(name, None)
     assert lines == expected
 
 

@@ -157,7 +157,8 @@ def test_both_work_under_mixed_precision(cotraining):
     small = after_a_step(cotraining, attacker=None, recompute=True, accumulation=2)
     # bfloat16 has 8 bits: of gradients of size 10 (of biases, sums over all pixels) a twenty-fifth is rounding, and the
     # rate is 0.05. A part left out or counted twice would move them by 0.25.
-    assert_same_step(small, whole, atol=0.02, metrics_atol=0.02)
+    # Norms of gradients are about 8.
+    assert_same_step(small, whole, atol=0.02, metrics_atol=0.08)
 
 
 def test_a_number_of_parts_that_does_not_divide_the_batch_is_refused(cotraining):

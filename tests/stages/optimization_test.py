@@ -76,3 +76,38 @@ def test_average_follows_the_decay_and_starts_fast():
     weight.assign([2.0])
     optimization.update_average([average], [weight], 0.5, step=1000)
     np.testing.assert_allclose(average.numpy(), [0.5 * 0.9 + 0.5 * 2.0], rtol=1e-6)
+
+
+def test_an_update_tells_the_norm_of_its_gradients():
+    table, bias = tf.Variable(tf.zeros([3, 2])), tf.Variable([0.0])
+    optimizer = optimization.make_optimizer(keras.optimizers.SGD, 1.0, [table, bias])
+    with tf.GradientTape() as tape:
+        # Row 0 twice: its gradient is (2, 2), though TensorFlow keeps it as two rows of (1, 1).
+        loss = tf.reduce_sum(tf.gather(table, [0, 0, 1])) + 3 * bias[0]
+    norm = optimization.apply_gradients(optimizer, tape.gradient(loss, [table, bias]), [table, bias])
+    np.testing.assert_allclose(norm, np.sqrt(4 + 4 + 1 + 1 + 9), rtol=1e-6)
+    assert table.numpy().tolist() == [[-2, -2], [-1, -1], [0, 0]]
+
+
+def test_the_norm_is_that_of_the_sum_over_all_replicas(two_replicas):
+    with two_replicas.scope():
+        variable = tf.Variable([0.0, 0.0])
+        optimizer = optimization.make_optimizer(keras.optimizers.SGD, 1.0, [variable])
+
+    @tf.function
+    def step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = tf.cond(replica == 0, lambda: tf.constant([3.0, 1.0]), lambda: tf.constant([0.0, 3.0]))
+        return optimization.apply_gradients(optimizer, [gradient], [variable])
+
+    norms = two_replicas.experimental_local_results(two_replicas.run(step))
+    np.testing.assert_allclose(norms, [5.0, 5.0])  # of (3, 4)
+    assert variable.numpy().tolist() == [-3, -4]
+
+
+def test_gradients_that_overflow_under_float16_have_norm_0():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    variable = tf.Variable([3.0])
+    optimizer = optimization.make_optimizer(keras.optimizers.SGD, 0.5, [variable])
+    norm = optimization.apply_gradients(optimizer, [tf.constant([np.inf])], [variable])
+    assert float(norm) == 0.0 and variable.numpy().tolist() == [3.0]

@@ -101,6 +101,8 @@ def test_cotraining_moves_both_players_and_reports_finite_metrics():
     assert set(metrics) == {
         "generator_loss",
         "generator_class_accuracy",
+        "generator_gradient_norm",
+        "discriminator_gradient_norm",
         "discriminator_loss",
         "real_accuracy",
         "fake_accuracy",
@@ -290,7 +292,13 @@ def test_finetuning_freezes_the_generator_and_leaves_the_real_fake_head():
     assert all(same(frozen, generator))
     for old, new in zip(head, stage.classifier.discriminator.source_head.trainable_variables):
         np.testing.assert_array_equal(old, new.numpy())
-    assert set(metrics) == {"loss", "classifier_weight_norm", "class_accuracy", "fake_class_accuracy"}
+    assert set(metrics) == {
+        "loss",
+        "classifier_gradient_norm",
+        "classifier_weight_norm",
+        "class_accuracy",
+        "fake_class_accuracy",
+    }
 
 
 def test_finetuning_without_generator_and_attacker_is_standard_training():

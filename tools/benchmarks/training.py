@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 from absl import flags
 from tensorflow import keras
@@ -138,6 +139,52 @@ def measure_loop() -> list[Series]:
         Series("fit / bare - 1", fitted.values / bare.values - 1, "", at_most=0.05),
     ]
     return [bare, fed, fitted, *overheads]
+
+
+def measure_watching() -> list[Series]:
+    """A training step on a ready batch: with all metrics and an entry every `--steps` steps, against one without any.
+
+    Where nobody takes the metrics, TensorFlow leaves out what only they need: norms of gradients and weights. In
+    seconds of the processor, which other programs disturb less, and of the clock.
+    """
+    configure_by_flags("32px_sngan" if FLAGS.data_dir else "16px")
+    data = tfds_images("cifar10", data_dir=FLAGS.data_dir) if FLAGS.data_dir else digits()
+    stage = build_stage(FLAGS.precision[0], data.image_shape)
+    batch = next(iter(training_batches(data.train, stage.images_per_step, steps=1, seed=0)))
+
+    def drop_metrics(batch):
+        stage.train_step(batch)
+
+    silent, step = (tf.function(function, autograph=False) for function in (drop_metrics, stage.train_step))
+    functions = lambda: silent(batch), lambda: log.add(stage.steps_done + 1, 1, step(batch))
+
+    def seconds(function):
+        processor = time.process_time()
+        return np.array([timed(function)(), time.process_time() - processor])
+
+    unwatched, watched = [], []
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):  # the progress
+        with MetricsLog(stage, RunDirectory(folder), every=FLAGS.steps) as log:
+            first = [seconds(function) for function in functions]
+            log.write({})
+            for _ in range(FLAGS.repetitions):
+                total = np.zeros([2, 2])
+                for number in range(FLAGS.steps):
+                    # In turn, and each as often in front as behind: the machine changes from one second to the next.
+                    for which in (0, 1) if number % 2 else (1, 0):
+                        total[which] += seconds(functions[which])
+                total[1] += seconds(lambda: log.write({}))
+                unwatched.append(total[0] / FLAGS.steps)
+                watched.append(total[1] / FLAGS.steps)
+    series = []
+    for place, unit in enumerate(("clock", "processor")):
+        bare, seen = (np.array(values)[:, place] for values in (unwatched, watched))
+        series += [
+            Series(f"unwatched, {unit}", bare, first=first[0][place]),
+            Series(f"watched, {unit}", seen, first=first[1][place]),
+            Series(f"watched / unwatched - 1, {unit}", seen / bare - 1, "", at_most=0.02),
+        ]
+    return series
 
 
 def measure_upkeep() -> list[Series]:

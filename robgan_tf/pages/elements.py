@@ -1,9 +1,11 @@
-"""Tables, curves and images as HTML that needs no other file: what `report.py` puts on its page."""
+"""Texts, tables and images as HTML that needs no other file, and the page around them."""
 
 from __future__ import annotations
 
 import base64
 import html
+import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,17 +13,17 @@ import tensorflow as tf
 
 from robgan_tf.data.preprocessing import to_uint8
 
-# The drawing area of a curve and the margins around it, in the units of its viewBox: about CSS pixels on a phone.
-_WIDTH, _HEIGHT = 500, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 26, 30, 56
-
+# Nothing may be loaded from anywhere, and no script may run, whatever a class is called.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 # Of the whole page: light and dark, wide and narrow.
 STYLE = """
 :root { color-scheme: light dark; --text: #1c2330; --dim: #5b6472; --page: #fff; --card: #f4f6f9; --rule: #d5dae2;
-  --fail: #b3261e; --warn: #8a5a00; --pass: #1b6e3c; --test: #1f6fb8; --train: #b35a00; }
+  --fail: #b3261e; --warn: #8a5a00; --pass: #1b6e3c; --test: #1f6fb8; --train: #b35a00; --third: #1b7f5c;
+  --fourth: #8a3ea8; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e4e8ee; --dim: #a0a9b6; --page: #14181f; --card: #1e242e; --rule: #38414e;
-    --fail: #ff8a80; --warn: #f2b84b; --pass: #6fcf97; --test: #6db3f2; --train: #f0a35e; } }
+    --fail: #ff8a80; --warn: #f2b84b; --pass: #6fcf97; --test: #6db3f2; --train: #f0a35e; --third: #66d0a5;
+    --fourth: #d39af0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 70rem; color: var(--text); background: var(--page);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
@@ -32,7 +34,7 @@ p { max-width: 48rem; } .dim, caption, figcaption { color: var(--dim); font-size
 .box.fail { border-color: var(--fail); } b.fail { color: var(--fail); }
 .box.warn { border-color: var(--warn); } b.warn { color: var(--warn); }
 .box.pass { border-color: var(--pass); } b.pass { color: var(--pass); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; }
 .tile { padding: .7rem .9rem; background: var(--card); border-radius: 6px; }
 .tile strong { display: block; font-size: 1.6rem; line-height: 1.3; }
 .scroll { overflow-x: auto; margin: .75rem 0; } table { border-collapse: collapse; font-size: .92rem; }
@@ -41,21 +43,36 @@ th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align
   font-variant-numeric: tabular-nums; white-space: nowrap; }
 th[scope=row] { text-align: left; } th[scope=col] { color: var(--dim); vertical-align: bottom; }
 th[scope=col]:first-child { text-align: left; }
+a { color: var(--test); }
 .wide td { text-align: left; white-space: normal; } .wide th { vertical-align: top; white-space: normal; }
 .checks { padding: 0; list-style: none; } .checks li { padding: .35rem 0; border-bottom: 1px solid var(--rule); }
 @media (max-width: 30rem) { th, td { padding: .2rem .3rem; } th[scope=row] { white-space: normal; } }
 .columns { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 2rem; }
 svg { display: block; width: 100%; max-width: 44rem; } svg text { font-size: 14px; fill: currentColor; }
-svg text.small { font-size: 11px; fill: var(--dim); } svg line, svg polyline { fill: none; stroke-width: 2; }
+svg text.small { font-size: 11px; fill: var(--dim); }
+@media (max-width: 30rem) { svg text { font-size: 16px; } svg text.small { font-size: 12.5px; } }
+svg line, svg polyline { fill: none; stroke-width: 2; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .reference { stroke: var(--dim); stroke-width: 1; stroke-dasharray: 2 3; }
 .line0 { stroke: var(--test); fill: var(--test); } .line1 { stroke: var(--train); fill: var(--train); }
-.line1 line, .line1 polyline { stroke-dasharray: 7 4; } svg .band { stroke: none; opacity: .18; }
+.line2 { stroke: var(--third); fill: var(--third); } .line3 { stroke: var(--fourth); fill: var(--fourth); }
+.line1 line, .line1 polyline { stroke-dasharray: 7 4; } .line2 line, .line2 polyline { stroke-dasharray: 2 3; }
+.line3 line, .line3 polyline { stroke-dasharray: 10 3 2 3; } svg .band { stroke: none; opacity: .18; }
 svg g text { stroke: none; fill: currentColor; }
 .examples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .6rem; background: var(--card); border-radius: 6px; }
 .three { display: grid; grid-template-columns: repeat(3, 1fr); gap: .4rem; }
 .three img { width: 100%; image-rendering: pixelated; display: block; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1.2rem 2rem; }
+.charts figure { padding: 0; background: none; } .charts figcaption { color: var(--text); font-weight: 600; }
+.legend { margin: .2rem 0 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; gap: .1rem 1.2rem; }
+.legend li { font-size: .9rem; display: flex; align-items: center; gap: .4rem; }
+.legend svg { width: 30px; height: 8px; flex: none; }
+.grids img { max-width: 100%; display: block; margin-bottom: .4rem; }
+.grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem;
+  align-items: start; }
+pre { overflow-x: auto; padding: .7rem .9rem; background: var(--card); border-radius: 6px; font-size: .85rem; }
+code { font-size: .9em; }
 summary { cursor: pointer; } details { margin: .5rem 0; }
 """
 
@@ -113,62 +130,47 @@ def table(caption: str, head: Sequence, rows: Sequence[Sequence]) -> Html:
 
 def image(pixels: np.ndarray, description: str) -> Html:
     """Returns an <img> that holds its PNG. `pixels`: [H, W, C] in [-1, 1], C = 1 or 3."""
-    png = tf.io.encode_png(to_uint8(pixels)).numpy()
+    return embedded(tf.io.encode_png(to_uint8(pixels)).numpy(), description)
+
+
+def embedded(png: bytes, description: str) -> Html:
+    """Returns an <img> that holds the bytes of a PNG file."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     return Html(f'<img src="{source}" alt="{html.escape(description)}">')
 
 
-def accuracy_curve(curves: dict[str, Sequence[dict]], reference: float | None) -> Html:
-    """Returns an SVG of accuracy against epsilon with Wilson bands.
+def section(title: str, *parts) -> Html:
+    """Returns a section with its heading."""
+    return element("section", element("h2", title), *parts)
 
-    Args:
-        curves: points {"epsilon", "epsilon_255", "accuracy", "interval"} by the name of the split, one or two.
-        reference: the epsilon to mark, if any.
-    """
-    points = next(iter(curves.values()))
-    largest = max(point["epsilon"] for point in points) or 1.0
 
-    def x(epsilon):
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * epsilon / largest
+def box(status: str, words: str, items: Sequence = ()) -> Html:
+    """Returns a box with a mark of its `status`, "fail", "warn", "pass" or "", a sentence and a list."""
+    content = [element("p", element("b", words, class_=status))]
+    content += [element("ul", *(element("li", *item) for item in items))] if items else []
+    return element("div", *content, class_=f"box {status}")
 
-    def y(accuracy):
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * accuracy
 
-    parts = []
-    for tenth in range(0, 11, 2):
-        line = y(tenth / 10)
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{line:.1f}" y2="{line:.1f}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{line + 4:.1f}" text-anchor="end">{10 * tenth} %</text>')
-    every = -(-len(points) // 8)  # labels that do not run into each other
-    for point in points[::every]:
-        for row, label in enumerate((f"{point['epsilon']:.4g}", f"{point['epsilon_255']:.3g}/255")):
-            at = f'x="{x(point["epsilon"]):.1f}" y="{_HEIGHT - _BOTTOM + 17 + 14 * row}"'
-            parts.append(f'<text {at} class="{"small" if row else ""}" text-anchor="middle">{label}</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">epsilon on [-1, 1]</text>')
-    if reference is not None:
-        line = f'x1="{x(reference):.1f}" x2="{x(reference):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"'
-        parts.append(f'<line class="reference" {line}/>')
-    for number, (name, curve) in enumerate(curves.items()):
-        parts.append(f'<g class="line{number}">')
-        spans = [(point["epsilon"], point.get("interval") or [point["accuracy"]] * 2) for point in curve]
-        border = [(e, high) for e, (_, high) in spans] + [(e, low) for e, (low, _) in reversed(spans)]
-        outline = " ".join(f"{x(e):.1f},{y(a):.1f}" for e, a in border)
-        line = " ".join(f"{x(point['epsilon']):.1f},{y(point['accuracy']):.1f}" for point in curve)
-        parts.append(f'<polygon class="band" points="{outline}"/><polyline points="{line}"/>')
-        for point in curve:
-            label = f"{name}, epsilon {point['epsilon']:.4g}: {percent(point['accuracy'], point.get('interval'))}"
-            at = f'cx="{x(point["epsilon"]):.1f}" cy="{y(point["accuracy"]):.1f}"'
-            parts.append(f'<circle {at} r="3.5"><title>{html.escape(label)}</title></circle>')
-        left = _LEFT + 10 + 150 * number
-        parts.append(f'<line x1="{left}" x2="{left + 30}" y1="14" y2="14"/>')
-        parts.append(f'<text x="{left + 38}" y="18">{html.escape(name)}</text></g>')
-    ends = "; ".join(
-        f"{name} from {percent(curve[0]['accuracy'])} to {percent(curve[-1]['accuracy'])}"
-        for name, curve in curves.items()
+def tile(number, words) -> Html:
+    """Returns a number that is to be seen at once, with words to it."""
+    return element("div", element("strong", number), words, class_="tile")
+
+
+def page(title: str, parts: Sequence) -> str:
+    """Returns a whole page of `parts`: inline style, no script, no request to anywhere."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escaped(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n"
+        + "\n".join(filter(None, parts))
+        + "\n</body></html>\n"
     )
-    description = f"Accuracy against epsilon from 0 to {largest:.4g}: {ends}. The table below has all values."
-    return Html(
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(description)}">'
-        f"{''.join(parts)}</svg>"
-    )
+
+
+def write_page(path: str | os.PathLike, text: str):
+    """Writes a page aside and renames it: it is never seen half-written."""
+    path = pathlib.Path(path)
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,1 @@
+"""Pages for people, of one file each that needs nothing but itself."""

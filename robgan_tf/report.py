@@ -1,0 +1,28 @@
+"""Writes the report of a run, finished or not: `python -m robgan_tf.report --run_dir=R` makes R/report.html anew."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from robgan_tf import command_line
+
+FLAGS = flags.FLAGS
+
+
+def report():
+    """Writes the report of the run that the flags name."""
+    from robgan_tf.pages.run_report import write_run_report
+    from robgan_tf.runtime.run_directory import RunDirectory
+
+    if not FLAGS.run_dir:
+        command_line.fail("--run_dir is missing, e.g. --run_dir=runs/digits")
+    run_directory = RunDirectory(FLAGS.run_dir)
+    if not run_directory.config.exists():
+        command_line.fail(f"--run_dir={FLAGS.run_dir} holds no run (no config.gin)")
+    command_line.or_fail(lambda: write_run_report(run_directory))
+    print(f"wrote {run_directory.report}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", None, "Folder of a run.")
+    command_line.main(report)

@@ -1,0 +1,159 @@
+"""TensorBoard's event files of a run: which chart a metric goes to, and no step twice after a restart.
+
+One folder, which TensorBoard calls a run, for each stage: `cotraining/`, `finetuning/`, `evaluation/`. Charts are
+grouped by player, and the same chart of several stages lies in one frame. TensorBoard sorts groups by their names: the
+first one, `1_health`, is what tells whether a run goes well.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pathlib
+
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+# Metrics whose chart is not `<player>/<rest of the name>`. Short, since TensorBoard cuts longer ones, and in such an
+# order by the alphabet that the first screen has the accuracies of training.
+_CHARTS = {
+    "class_accuracy": "1_health/attacked_train",
+    "validation_accuracy": "1_health/attacked_valid",
+    "validation_clean_accuracy": "1_health/clean_valid",
+    "test_accuracy": "1_health/test_attacked",
+    "test_clean_accuracy": "1_health/test_clean",
+    "generator_class_accuracy": "1_health/fakes_of_class",
+    "fake_class_accuracy": "1_health/fakes_attacked",
+    "fake_accuracy": "1_health/fakes_found_out",
+    "real_accuracy": "1_health/real_as_real",
+    "diversity": "1_health/diversity",
+    "loss": "4_classifier/loss",
+}
+_PLAYERS = {"generator": "2_generator", "discriminator": "3_discriminator", "classifier": "4_classifier"}
+_SIGMAS, _MACHINE = "5_sigma", "6_machine"
+
+# Bindings by which runs are told apart in the tab HParams; what a run does not have stays empty there.
+_HPARAMS = (
+    "cotraining/LInf.epsilon",
+    "finetuning/LInf.epsilon",
+    "Generator.base_width",
+    "Discriminator.base_width",
+    "CoTraining.epochs",
+    "CoTraining.losses",
+    "cotraining/Attacker.steps",
+    "cotraining/linear.initial",
+    "FineTuning.epochs",
+    "FineTuning.fake_weight",
+    "finetuning/Attacker.steps",
+    "finetuning/linear.initial",
+    "configure.precision",
+    "Experiment.seed",
+)
+# Metric, and the stage whose last value counts.
+_OUTCOMES = (
+    ("test_accuracy", "evaluation"),
+    ("test_clean_accuracy", "evaluation"),
+    ("validation_accuracy", "finetuning"),
+    ("generator_class_accuracy", "cotraining"),
+)
+
+
+def chart(metric: str) -> str:
+    """Returns the tag, `<group>/<name>`, that a metric has in TensorBoard."""
+    player, _, rest = metric.partition("_")
+    if metric in _CHARTS:
+        return _CHARTS[metric]
+    return f"{_PLAYERS[player]}/{rest}" if player in _PLAYERS else f"{_MACHINE}/{metric}"
+
+
+def write_scalars(metrics: dict, sigmas: dict, step: int):
+    """Writes metrics by name and sigmas by layer to the writer that is the default."""
+    for name, value in metrics.items():
+        tf.summary.scalar(chart(name), value, step=step)
+    for layer, value in sigmas.items():
+        tf.summary.scalar(f"{_SIGMAS}/{layer}", value, step=step)
+
+
+def tidy_events(folder: pathlib.Path, last_step: int | None = None):
+    """Makes one event file of those that the starts of a stage left in `folder`, in the order of the steps.
+
+    What a kill left unfinished at the end of a file goes, and what is behind `last_step`: a run that goes on from there
+    writes these steps again. To be called where no file is being written.
+    """
+    files = [(path, *_records(path)) for path in folder.glob("events.out.tfevents.*")]
+    # Not by name: of two files of the same second the second one's name may come first.
+    files.sort(key=lambda file: file[1][-1][0].wall_time if file[1] else 0.0)
+    kept, changed = [], len(files) > 1
+    for _, records, whole in files:
+        chosen = [record for event, record in records if last_step is None or event.step <= last_step]
+        changed = changed or not whole or len(chosen) < len(records)
+        # The first record of a file is its version.
+        kept += chosen[1:] if kept else chosen
+    if not changed:
+        return
+    first, *others = [path for path, _, _ in files]
+    if len(kept) > 1:
+        partial = first.with_name(f".{first.name}.partial")
+        with tf.io.TFRecordWriter(str(partial)) as writer:
+            for record in kept:
+                writer.write(record)
+        os.replace(partial, first)
+    else:
+        first.unlink()
+    for path in others:
+        path.unlink()
+
+
+def _records(path: pathlib.Path) -> tuple[list[tuple], bool]:
+    """The whole events of a file, parsed and as they are, and whether there was nothing else."""
+    records = []
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            records.append((tf.compat.v1.Event.FromString(record), record))
+    except tf.errors.DataLossError:
+        return records, False
+    return records, True
+
+
+def write_run(folder: pathlib.Path, config: str, bindings: dict[str, str], manifest: dict):
+    """Writes what a run is: its configuration and manifest as text, and what the tab HParams compares.
+
+    Args:
+        folder: TensorBoard's folder of the run. Its own event files are replaced, those of the stages are not.
+        config: the operative configuration, as text.
+        bindings: the same, name -> value.
+        manifest: versions, commit, machine and data.
+    """
+    found = {name: _value(text) for name, text in bindings.items() if name in _HPARAMS}
+    with _only_writer(folder).as_default(step=0):
+        tf.summary.text("run/config", f"```\n{config.strip()}\n```")
+        tf.summary.text("run/manifest", f"```\n{json.dumps(manifest, indent=2)}\n```")
+        metrics = [
+            hparams.Metric(chart(name), group=stage, display_name=f"{name} ({stage})") for name, stage in _OUTCOMES
+        ]
+        hparams.hparams_config(hparams=[hparams.HParam(name) for name in _HPARAMS], metrics=metrics)
+        hparams.hparams(found)
+
+
+def write_evaluation(folder: pathlib.Path, report: dict):
+    """Writes the accuracies of a finished run, from its `robustness.json`; what was there before is replaced."""
+    with _only_writer(folder / "evaluation").as_default(step=0):
+        write_scalars(
+            {"test_clean_accuracy": report["clean"], "test_accuracy": report["worst_case"]["accuracy"]}, {}, 0
+        )
+
+
+def _only_writer(folder: pathlib.Path):
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    return tf.summary.create_file_writer(str(folder))
+
+
+def _value(text: str):
+    """A binding's value as HParams takes it: a number, a truth value, or text such as a reference."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,156 @@
+"""What the docs tell readers to type exists: commands, flags, configurations, bindings, links."""
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import gin
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "tools" / "README.md"])
+IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
+# Pages by others that the site's menu already names may come later.
+LATER = {"serving.md", "performance.md"}
+_COMMAND = re.compile(r"(?:^|[\s(/])python3?(?:\.\d+)? (-m robgan_tf\.(\w+)|(tools/[\w/]+\.py))([^`]*)")
+# Of absl itself, and those of `command_line.define_config_flags`.
+_COMMON = {"help", "verbosity"}
+_CONFIG = {"gin_file", "gin_param"}
+# The commands of docs/getting_started.md, in a minute or two.
+SHORT = [
+    "Generator.base_width = 4",
+    "Discriminator.base_width = 4",
+    "CoTraining.epochs = 0.5",
+    "FineTuning.epochs = 0.5",
+    "finetuning/linear.initial = 1e-3",
+    "RobustnessEvaluation.epsilons = (0.0, 0.1)",
+    "RobustnessEvaluation.test_examples = 40",
+    "RobustnessEvaluation.checks = None",
+]
+
+
+def code(text):
+    """Lines of code blocks and inline code of a page, continued lines joined."""
+    text = re.sub(r"\\\n\s*", "", text)
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return lines + re.findall(
+        r"`([^`]+)`", "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+    )
+
+
+def commands(page):
+    """(script, arguments) of each command of this project on a page; a script is a path in the repository."""
+    found = []
+    for line in code(page.read_text(encoding="utf-8")):
+        match = _COMMAND.search(line)
+        if match:
+            _, module, tool, rest = match.groups()
+            arguments = shlex.split(rest.rstrip(")"), comments=True)
+            found.append((tool or f"robgan_tf/{module}.py", [one for one in arguments if one.startswith("--")]))
+    return found
+
+
+ALL = [(page, *command) for page in PAGES for command in commands(page)]
+
+
+def flags_of(script):
+    """Names of the flags that a script defines, read from its text."""
+    text = (ROOT / script).read_text(encoding="utf-8")
+    found = set(re.findall(r"""(?:flags\.DEFINE_\w+|add_argument)\(\s*["'](?:--)?(\w+)["']""", text))
+    return found | _COMMON | (_CONFIG if "define_config_flags()" in text else set())
+
+
+def test_there_are_commands_to_check():
+    assert len(ALL) > 40 and {"docs", ""} <= {page.parent.name for page, *_ in ALL} | {""}
+
+
+@pytest.mark.parametrize(
+    ("page", "script", "arguments"), ALL, ids=[f"{page.name}-{number}" for number, (page, *_) in enumerate(ALL)]
+)
+def test_commands_name_scripts_flags_and_configurations_that_exist(page, script, arguments):
+    assert (ROOT / script).is_file()
+    from robgan_tf import experiment  # noqa: F401 - makes everything known to gin
+
+    for argument in arguments:
+        name, _, value = argument[2:].partition("=")
+        assert name in flags_of(script) or name.removeprefix("no") in flags_of(script), f"{script} has no --{name}"
+        if name == "gin_file" and value.startswith("gin/"):
+            assert (ROOT / value).is_file(), value
+        elif name == "gin_file" and re.fullmatch(r"[\w/.]+\.gin", value):  # a file of the reader's own
+            assert f"`{value}`" in page.read_text(encoding="utf-8"), f"{page.name} does not say what {value} is"
+        elif name == "gin_param":
+            gin.parse_config(value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_bindings_that_are_named_exist(page):
+    from robgan_tf import experiment  # noqa: F401 - makes everything known to gin
+
+    spans = code(page.read_text(encoding="utf-8"))
+    bindings = [span for span in spans if re.fullmatch(r"(\w+/)?[A-Z]\w+\.\w+ = [^#]+", span)]
+    for binding in bindings:
+        if not binding.startswith("Name."):  # stands for any
+            gin.parse_config(binding)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_to_files_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in target and target not in LATER:
+            assert (page.parent / target).exists(), target
+
+
+def test_every_page_is_in_the_menu_and_every_image_has_words():
+    menu = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert set(menu) | LATER == pages | LATER and len(menu) == len(set(menu))
+    for page in PAGES:
+        assert "![](" not in page.read_text(encoding="utf-8"), page
+
+
+@pytest.mark.slow
+def test_the_way_of_getting_started_can_be_gone(tmp_path):
+    for name in ("gin", "tools"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    page = ROOT / "docs" / "getting_started.md"
+    gone = []
+    for script, arguments in commands(page):
+        if "--run_dir=runs/digits" not in arguments:
+            continue
+        if script.endswith("train.py"):
+            arguments = [*arguments, *(f"--gin_param={binding}" for binding in SHORT)]
+        module = script.removesuffix(".py").replace("/", ".")
+        finished = subprocess.run(
+            [sys.executable, "-m", module, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert finished.returncode == 0, f"{module} {arguments}: {finished.stderr[-2000:]}"
+        gone.append(module)
+    assert gone[0] == "robgan_tf.train" and {"robgan_tf.report", "robgan_tf.sample", "robgan_tf.evaluate"} <= set(gone)
+    (use,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    subprocess.run([sys.executable, "-c", use], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert {"grid.png", "noise.gif", "classes.gif", "attack.png"} <= made
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="the extra docs is not installed")
+    for name in ("docs", "robgan_tf"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    for name in LATER:
+        if not (tmp_path / "docs" / name).exists():
+            (tmp_path / "docs" / name).write_text("# Later\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    assert "Attacker" in (tmp_path / "build" / "site" / "api.html").read_text(encoding="utf-8")
