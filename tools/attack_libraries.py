@@ -158,7 +158,8 @@ def autoattack(setting: Setting, only: str | None = None) -> Callable[[Examples]
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
 
     def run(examples):
-        images = torch.from_numpy((pixels(examples).transpose(0, 3, 1, 2) + 1) / 2)
+        # Its views of gradients want the usual order in memory.
+        images = torch.from_numpy(np.ascontiguousarray((pixels(examples).transpose(0, 3, 1, 2) + 1) / 2))
         labels = torch.from_numpy(examples.labels.astype(np.int64))
         adversarial, _ = attack.run_standard_evaluation(images, labels, batch_size=setting.batch_size)
         return 2 * adversarial.detach().numpy().transpose(0, 2, 3, 1) - 1
