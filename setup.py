@@ -36,6 +36,7 @@ setup(
         # 2.15 is the newest TensorFlow on which tensorflow-addons and tensorflow-gan import.
         "tensorflow>=2.15.1,<2.16",
         "keras>=2.15,<2.16",
+        "tensorboard>=2.15,<2.16",  # comes with tensorflow; HParams
         "tensorflow-addons==0.23.0",
         "tensorflow-gan==2.1.0",
         # Needed by tensorflow-gan, which leaves them open; the next minor versions want a newer TensorFlow.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Sequence
 from typing import Callable
 
@@ -11,22 +10,19 @@ import gin
 from tensorflow import keras
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.description import about_export, about_run
 from robgan_tf.evaluation.attacks import PGD
-from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.evaluation.robustness import Evaluation
 from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.pages.run_report import update_run_report
 from robgan_tf.players.classifiers import ClassBranch, Classifier
-from robgan_tf.players.threat_model import PIXEL_RANGE, epsilon_255
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.events import write_evaluation, write_run
 from robgan_tf.runtime.loop import Periodic
-from robgan_tf.runtime.machine import machine
 from robgan_tf.runtime.run_directory import RunDirectory, bindings, write_json
 from robgan_tf.runtime.signals import StopRequests
 from robgan_tf.runtime.workers import Workers
-from robgan_tf.serving import manifest
 from robgan_tf.serving.saved_model import ExportOptions, export_classifier
 from robgan_tf.stages.attack_time import AttackTimer
 from robgan_tf.stages.samples import SampleGrids
@@ -293,52 +289,12 @@ class Experiment:
                 export_root=str(run_directory.exports),
                 check_images=self.data.test.take(16, self.seed).images,
                 options=self.export_options,
-                about=self._about(run_directory),
+                about=about_export(self, run_directory),
             )
 
         directory = self.workers.on_chief(export)
         print(f"exported to {directory}")
         return directory
-
-    def _about(self, run_directory: RunDirectory) -> dict:
-        """What the manifest of an export says of the run."""
-        report = run_directory.robustness
-        epsilon = self.evaluation.reference_epsilon
-        return {
-            "dataset": self.data.name,
-            "threat_model": {
-                "norm": self.evaluation.attacks[0].threat_model.norm,
-                "epsilon": epsilon,
-                "epsilon_255": epsilon_255(epsilon),
-                "pixel_range": list(PIXEL_RANGE),
-            },
-            "accuracy": manifest.describe_accuracy(json.loads(report.read_text()) if report.exists() else None),
-            "config": run_directory.config.read_text() if run_directory.config.exists() else None,
-            **provenance(),
-        }
-
-    def summary(self) -> str:
-        """Returns what a run would do, for people: data, players, lengths."""
-        data = self.data
-        lines = [
-            f"data: {data.name}, {data.num_classes} classes, images {data.image_shape}, "
-            f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test",
-            f"devices: {self.strategy.num_replicas_in_sync} replica(s) in {self.workers.count} process(es), precision "
-            f"{keras.mixed_precision.global_policy().name}",
-            f"discriminator: {self.discriminator.count_params():,} parameters",
-        ]
-        if self.cotraining is not None:
-            lines.append(f"generator: {self.cotraining.generator.count_params():,} parameters")
-        for stage in filter(None, (self.cotraining, self.finetuning)):
-            attacker = "no attack"
-            if stage.attacker is not None:
-                attacker = f"{stage.attacker.steps} attack steps of {stage.attacker.step_size:g} in the "
-                attacker += str(stage.attacker.threat_model)
-            lines.append(
-                f"{stage.name_of_stage}: {stage.total_steps} steps of {stage.images_per_step} images "
-                f"({stage.total_steps * stage.images_per_step / len(data.train):.3g} epochs), {attacker}"
-            )
-        return "\n".join(lines)
 
     def _cotrain(self, run_directory: RunDirectory):
         with self.strategy.scope():
@@ -416,7 +372,7 @@ class Experiment:
         """Writes what the run is, for people, where the stage is not done."""
         if stage.steps_done >= stage.total_steps or not self.workers.is_chief:
             return
-        manifest = {**provenance(), "machine": machine(), "run": self.summary().splitlines(), "seed": self.seed}
+        manifest = about_run(self)
         write_json(run_directory.manifest, manifest)
         if run_directory.config.exists():
             config = run_directory.config.read_text()

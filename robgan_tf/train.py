@@ -49,6 +49,7 @@ def _profile_steps() -> tuple[int, int] | None:
 
 
 def _train(signals, profile_steps):
+    from robgan_tf.description import summary
     from robgan_tf.experiment import NotTrainedError
     from robgan_tf.runtime.checkpoints import CheckpointError
     from robgan_tf.runtime.loop import Stopped
@@ -77,7 +78,7 @@ def _train(signals, profile_steps):
         return
     run_directory = RunDirectory(run_dir, experiment.workers)
     command_line.or_fail(lambda: run_directory.claim(operative_config()))
-    print(experiment.summary())
+    print(summary(experiment))
     signals.before_exit = run_directory.release
     experiment.stops = signals
     experiment.profile_steps = profile_steps

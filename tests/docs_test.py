@@ -14,8 +14,6 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "tools" / "README.md"])
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
-# Pages by others that the site's menu already names may come later.
-LATER = {"serving.md", "performance.md"}
 _COMMAND = re.compile(r"(?:^|[\s(/])python3?(?:\.\d+)? (-m robgan_tf\.(\w+)|(tools/[\w/]+\.py))([^`]*)")
 # Of absl itself, and those of `command_line.define_config_flags`.
 _COMMON = {"help", "verbosity"}
@@ -104,14 +102,14 @@ def test_bindings_that_are_named_exist(page):
 def test_links_to_files_lead_somewhere(page):
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        if "://" not in target and target not in LATER:
+        if "://" not in target:
             assert (page.parent / target).exists(), target
 
 
 def test_every_page_is_in_the_menu_and_every_image_has_words():
     menu = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     pages = {page.name for page in (ROOT / "docs").glob("*.md")}
-    assert set(menu) | LATER == pages | LATER and len(menu) == len(set(menu))
+    assert set(menu) == pages and len(menu) == len(set(menu))
     for page in PAGES:
         assert "![](" not in page.read_text(encoding="utf-8"), page
 
@@ -147,9 +145,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for name in ("docs", "robgan_tf"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
-    for name in LATER:
-        if not (tmp_path / "docs" / name).exists():
-            (tmp_path / "docs" / name).write_text("# Later\n")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     built = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr

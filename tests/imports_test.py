@@ -16,12 +16,15 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "export", "sample", "report")
-BELOW_COMMANDS = "plan experiment training stages evaluation serving pages runtime data players layers losses"
+BELOW_COMMANDS = (
+    "plan experiment description training stages evaluation serving pages runtime data players layers losses"
+)
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": BELOW_COMMANDS,
     "plan": "experiment stages evaluation serving pages runtime data players layers losses",
-    "experiment": "training stages evaluation serving pages runtime data players layers losses",
+    "experiment": "description training stages evaluation serving pages runtime data players layers losses",
+    "description": "evaluation serving runtime data players",
     "training": "stages runtime data players layers losses",
     "stages": "runtime data players layers losses",
     "evaluation": "pages runtime data players layers losses",
