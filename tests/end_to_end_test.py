@@ -137,6 +137,7 @@ def test_sample_writes_a_grid_of_the_classes_asked_for(run, tmp_path):
     assert not np.array_equal(a, c)
 
 
+@pytest.mark.slow
 def test_sample_shows_what_lies_between_and_what_attacks_do(run, tmp_path):
     import PIL.Image
 

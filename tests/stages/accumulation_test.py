@@ -150,6 +150,7 @@ def test_both_on_two_replicas_make_the_step_of_one_without(request, name, two_re
     assert_same_step(small, whole, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_both_work_under_mixed_precision(cotraining):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     # Without an attack, whose signs turn a rounding of 16 bits into a step.
