@@ -12,6 +12,9 @@ from tensorflow import keras
 from robgan_tf.data.datasets import Examples
 from robgan_tf.description import about_export, about_run
 from robgan_tf.evaluation.attacks import PGD
+from robgan_tf.evaluation.extractors import Extractor
+from robgan_tf.evaluation.generation import GenerationEvaluation
+from robgan_tf.evaluation.image_sources import GeneratedImages, ImageSource, sample_file
 from robgan_tf.evaluation.robustness import Evaluation
 from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.pages.run_report import update_run_report
@@ -37,6 +40,7 @@ for part in (
     "evaluation.apgd",
     "evaluation.corruptions",
     "evaluation.sanity",
+    "evaluation.training_scores",
     "players.attacker",
     "players.discriminator",
     "players.generator",
@@ -97,6 +101,8 @@ class Experiment:
         sample_every: steps of co-training between two image grids, each with a validation on part of the images.
         upkeep: intervals of metrics and checkpoints, and what happens after a broken step.
         export_options: how the classifier is exported.
+        generation: makes the evaluation of the generator, on demand.
+        generation_scores: makes the scores of the generator while it trains, `@TrainingScores`; None for none.
 
     Raises:
         ConfigurationError: for parts that can't be made or contradict each other; it names all of them.
@@ -118,6 +124,8 @@ class Experiment:
         sample_every: int = 500,
         upkeep: Callable = Upkeep,
         export_options: Callable = ExportOptions,
+        generation: Callable = GenerationEvaluation,
+        generation_scores: Callable | None = None,
     ):
         problems = []
 
@@ -154,6 +162,7 @@ class Experiment:
         self.cotraining_noise = cotraining_noise
         self.upkeep = part(upkeep)
         self.export_options = part(export_options)
+        self.generation = part(generation)
         # Whoever runs the experiment may replace it by what listens to signals.
         self.stops = StopRequests()
         # First and last step to profile of each stage; None for none. Set by whoever runs it, too.
@@ -194,6 +203,9 @@ class Experiment:
                         lambda: finetuning(self.classifier, self._new_classifier, average, examples, seeds[1]),
                         *networks,
                     )
+        self.generation_scores = generation_scores and part(generation_scores)
+        if self.generation_scores is not None and self.data is not None:
+            part(lambda: self.generation_scores.check(self.data))
         if problems:
             raise ConfigurationError(problems) from problems[0]
 
@@ -273,6 +285,35 @@ class Experiment:
         """
         return self.evaluation(logits, self.data, progress=print)
 
+    def evaluate_generator(
+        self, run_directory: RunDirectory, extractors: Sequence[Extractor] = (), samples: str | None = None
+    ) -> dict:
+        """Measures the generator of a run, or the images of a file; returns what `generation.json` holds.
+
+        Args:
+            run_directory: the run; what measuring keeps is kept there.
+            extractors: networks to measure by, instead of the configuration's.
+            samples: an .npz file of images to measure in place of the run's generator, see `sample_file`.
+
+        Raises:
+            ValueError: for no generator, or extractors, samples or settings that won't do.
+        """
+        if samples is not None:
+            images = sample_file(samples, self.data, self.seed)
+        else:
+            images = self._generated(self.restore_generator(run_directory), self.generation.seed)
+
+        def new_classifier():
+            return self._new_classifier(spectral_norm=False)
+
+        with devices.precision("float32"):
+            folder = run_directory.generation_files
+            return self.generation(images, self.data, new_classifier, folder, extractors, progress=print)
+
+    def _generated(self, generator: keras.Model, seed: int) -> ImageSource:
+        about = {"generator": "moving average of the weights, standing statistics", "step": self.cotraining.steps_done}
+        return GeneratedImages(generator, seed, about)
+
     def export(self, run_directory: RunDirectory) -> str:
         """Exports the classifier of a finished run as the next version; returns its folder."""
         classifier = self.restore_classifier(run_directory)
@@ -290,6 +331,7 @@ class Experiment:
                 check_images=self.data.test.take(16, self.seed).images,
                 options=self.export_options,
                 about=about_export(self, run_directory),
+                features_fn=exported.features_and_logits,
             )
 
         directory = self.workers.on_chief(export)
@@ -309,8 +351,21 @@ class Experiment:
                 )
                 accuracies = self._accuracies(self.classifier, examples)
                 periodics.append(Periodic(self.sample_every, lambda step: accuracies()))
+            if self.generation_scores is not None:
+                periodics.append(Periodic(self.generation_scores.every, self._scoring(run_directory)))
             self._describe(run_directory, self.cotraining)
             training.run(self.data.train, self._seed(_DATA), self.augment, self.cotraining_noise, periodics)
+
+    def _scoring(self, run_directory: RunDirectory) -> Callable[[int], dict]:
+        """Returns a function that measures the averaged generator as it is."""
+        images = self._generated(self.cotraining.average_generator, self.generation_scores.seed)
+        folder = run_directory.generation_files
+
+        def score(step):
+            self.cotraining.standardize_average_generator()
+            return self.workers.on_chief(lambda: self.generation_scores(images, self.data, folder))
+
+        return score
 
     def _finetune(self, run_directory: RunDirectory):
         stage = self.finetuning

@@ -27,7 +27,7 @@ ALLOWED = {
     "description": "evaluation serving runtime data players",
     "training": "stages runtime data players layers losses",
     "stages": "runtime data players layers losses",
-    "evaluation": "pages runtime data players layers losses",
+    "evaluation": "serving pages runtime data players layers losses",
     "serving": "data",
     "pages": "runtime data",
     "runtime": "data",
