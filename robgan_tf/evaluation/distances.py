@@ -5,6 +5,7 @@ All of them depend on the network that made the features, see `extractors`.
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import numpy as np
@@ -36,10 +37,13 @@ def frechet_distance(
     return float(max(distance, 0.0))  # rounding
 
 
-def kernel_distance(features_1: np.ndarray, features_2: np.ndarray, block_size: int = 1000) -> tuple[float, float]:
-    """Returns the squared kernel distance (KID of Binkowski et al., ICLR 2018), and its standard error.
+def kernel_distance(
+    features_1: np.ndarray, features_2: np.ndarray, block_size: int = 1000
+) -> tuple[float, float | None]:
+    """Returns the squared kernel distance (KID: Binkowski et al., ICLR 2018), and its standard error, if any.
 
     The unbiased estimate of MMD^2 with the kernel (x^T y / D + 1)^3, the mean over blocks of at most `block_size`.
+    A single block has no standard error.
 
     Args:
         features_1: [N, D], in random order.
@@ -52,9 +56,16 @@ def kernel_distance(features_1: np.ndarray, features_2: np.ndarray, block_size: 
         warnings.simplefilter("ignore")  # of pkg_resources, which setuptools will drop
         import tensorflow_gan as tfgan  # takes seconds, which the evaluation of classifiers need not wait for
 
-    pair = (tf.constant(features, tf.float64) for features in (features_1, features_2))
-    distance, error = tfgan.eval.kernel_classifier_distance_and_std_from_activations(*pair, max_block_size=block_size)
-    return float(distance), float(error)
+    pair = [tf.constant(features, tf.float64) for features in (features_1, features_2)]
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # TF-GAN calls what TensorFlow calls deprecated
+    try:
+        found = tfgan.eval.kernel_classifier_distance_and_std_from_activations(*pair, max_block_size=block_size)
+    finally:
+        logger.setLevel(level)
+    distance, error = map(float, found)
+    return distance, None if math.isnan(error) else error
 
 
 def precision_and_recall(real: np.ndarray, generated: np.ndarray, nearest: int = 3) -> tuple[float, float]:

@@ -161,7 +161,7 @@ class GenerationEvaluation:
             }
             blocks.append(block)
             for name in ("generated", "real_test"):
-                shown = {key: value for key, value in block[name].items() if isinstance(value, (int, float))}
+                shown = {key: value for key, value in block[name].items() if type(value) is float}
                 progress(f"{name}: {', '.join(f'{key} {value:.4g}' for key, value in shown.items())}")
         report = {
             "dataset": data.name,
@@ -225,9 +225,9 @@ class GenerationEvaluation:
         fewest = min(self.samples, reference_images)
         if fewest <= dimension and not self.few_samples:
             raise ValueError(
-                f"A Frechet distance by {extractor.name} needs more images than its {dimension} features, "
-                f"and better ten times as many; there are {fewest}. Raise GenerationEvaluation.samples and reference_images, or set "
-                f"GenerationEvaluation.few_samples = True for values that only compare with those of as many images."
+                f"A Frechet distance by {extractor.name} needs more images than its {dimension} features, and better "
+                f"ten times as many; there are {fewest}. Raise GenerationEvaluation.samples or reference_images, or "
+                f"set GenerationEvaluation.few_samples = True for values that only compare with those of as many images."
             )
 
     def _gather(self, extractor, images, count, data, progress) -> FeatureStatistics:
