@@ -225,9 +225,9 @@ class GenerationEvaluation:
         fewest = min(self.samples, reference_images)
         if fewest <= dimension and not self.few_samples:
             raise ValueError(
-                f"A Frechet distance by {extractor.name} needs more images than its {dimension} features, and better "
-                f"ten times as many; there are {fewest}. Raise GenerationEvaluation.samples or reference_images, or "
-                f"set GenerationEvaluation.few_samples = True for values that only compare with those of as many images."
+                f"A Frechet distance by {extractor.name} needs more images than its {dimension} features, "
+                f"better ten times as many; there are {fewest}. Raise GenerationEvaluation.samples or reference_images, "
+                f"or set GenerationEvaluation.few_samples = True: such values compare only with those of as many images."
             )
 
     def _gather(self, extractor, images, count, data, progress) -> FeatureStatistics:

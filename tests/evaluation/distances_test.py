@@ -87,7 +87,7 @@ def test_kernel_distance_of_blocks_is_their_mean_with_its_standard_error():
 
 
 def test_precision_and_recall_of_points_on_a_line():
-    # k = 1. Balls of the real ones: around 0 and 1 of radius 1, around 10 and 12 of radius 2: within [-1, 2] or [8, 14].
+    # k = 1. Balls of the real ones: around 0 and 1 of radius 1, around 10 and 12 of 2: within [-1, 2] or [8, 14].
     real = np.array([[0.0], [1.0], [10.0], [12.0]])
     # Those of the generated: around 1.5 (radius 2: to 3.5), 3.5 (2: to 1.5), 20 (1: to 21), 21 (1).
     # Within real balls: 1.5 alone of four. Within generated balls, [-.5, 3.5], [1.5, 5.5], [19, 22]: 0 and 1.

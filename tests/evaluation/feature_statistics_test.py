@@ -46,7 +46,7 @@ def test_moments_of_a_stream_are_those_of_all_at_once():
 
 
 def test_classifier_score_by_hand():
-    # Two images, sure of two different classes: KL(one-hot | uniform) = log 2, so the score is 2, the number of classes.
+    # Two images, sure of two different classes: KL(one-hot | uniform) = log 2, so the score is 2.
     score = ClassifierScore(2, 1)
     score.add(np.array([[50.0, 0.0]]))
     score.add(np.array([[0.0, 50.0]]))
