@@ -160,6 +160,7 @@ def test_export_in_bfloat16_without_a_report(make_experiment, tmp_path):
     assert any(node.op == "Conv2D" and node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in nodes)
 
 
+@pytest.mark.slow
 def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, tmp_path):
     plain, scored = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "scored")
     make_experiment().run(plain, ("cotrain",))

@@ -226,8 +226,9 @@ class GenerationEvaluation:
         if fewest <= dimension and not self.few_samples:
             raise ValueError(
                 f"A Frechet distance by {extractor.name} needs more images than its {dimension} features, "
-                f"better ten times as many; there are {fewest}. Raise GenerationEvaluation.samples or reference_images, "
-                f"or set GenerationEvaluation.few_samples = True: such values compare only with those of as many images."
+                f"better ten times as many; there are {fewest}. Raise GenerationEvaluation.samples or "
+                f"reference_images, or set GenerationEvaluation.few_samples = True: such values compare only "
+                f"with those of as many images."
             )
 
     def _gather(self, extractor, images, count, data, progress) -> FeatureStatistics:
