@@ -21,10 +21,10 @@ def summary(experiment) -> str:
         f"{len(data.train)} training, {len(data.validation)} validation, {len(data.test)} test",
         f"devices: {experiment.strategy.num_replicas_in_sync} replica(s) in {experiment.workers.count} process(es), "
         f"precision {keras.mixed_precision.global_policy().name}",
-        f"discriminator: {experiment.discriminator.count_params():,} parameters",
+        *(f"{name}: {network.count_params():,} parameters" for name, network in experiment.networks.items()),
     ]
-    if experiment.cotraining is not None:
-        lines.append(f"generator: {experiment.cotraining.generator.count_params():,} parameters")
+    if experiment.finetuning is not None and experiment.finetuning.generated is not None:
+        lines.append(f"generated images: {experiment.finetuning.generated.origin}")
     for stage in filter(None, (experiment.cotraining, experiment.finetuning)):
         attacker = "no attack"
         if stage.attacker is not None:
@@ -48,6 +48,7 @@ def about_export(experiment, run_directory: RunDirectory) -> dict:
     epsilon = experiment.evaluation.reference_epsilon
     return {
         "dataset": experiment.data.name,
+        "network": experiment.result.name,
         "threat_model": {
             "norm": experiment.evaluation.attacks[0].threat_model.norm,
             "epsilon": epsilon,

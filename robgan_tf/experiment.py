@@ -14,7 +14,7 @@ from robgan_tf.description import about_export, about_run
 from robgan_tf.evaluation.attacks import PGD
 from robgan_tf.evaluation.extractors import Extractor
 from robgan_tf.evaluation.generation import GenerationEvaluation
-from robgan_tf.evaluation.image_sources import GeneratedImages, ImageSource, sample_file
+from robgan_tf.evaluation.image_sources import GeneratedImages, ImageSource, images_of_file
 from robgan_tf.evaluation.robustness import Evaluation
 from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.pages.run_report import update_run_report
@@ -28,6 +28,7 @@ from robgan_tf.runtime.signals import StopRequests
 from robgan_tf.runtime.workers import Workers
 from robgan_tf.serving.saved_model import ExportOptions, export_classifier
 from robgan_tf.stages.attack_time import AttackTimer
+from robgan_tf.stages.generated import this_generator
 from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
 from robgan_tf.training import StageTraining, Upkeep
@@ -44,6 +45,8 @@ for part in (
     "players.attacker",
     "players.discriminator",
     "players.generator",
+    "players.preact_resnet",
+    "players.vgg",
     "serving.loading",
     "stages.cotraining",
     "stages.finetuning",
@@ -87,10 +90,14 @@ class Experiment:
 
     Args:
         data: makes the data set: `@digits`, `@tfds_images`, `@image_folder` or `@tfrecord_images`.
-        discriminator: makes the discriminator, whose class branch is the classifier.
+        discriminator: makes the discriminator, whose class branch is the classifier where `classifier` is None.
         generator: makes the generator; None for adversarial training.
         cotraining: makes the first stage; None to start with fine-tuning.
         finetuning: makes the second stage; None for none.
+        classifier: makes another classifier for fine-tuning, `@PreActResNet18` or `@VGG16` (eq. 6); it starts from
+            nothing. None for the discriminator's class branch (eq. 10).
+        generated: makes the source of generated images for fine-tuning: `@this_generator` for the averaged generator of
+            this run, where it has one; `@sample_file`; or None for none.
         evaluation: makes the evaluation of the classifier.
         validation_attacker: attack that chooses the best checkpoint of fine-tuning, on the validation part of the
             training split; None to choose by accuracy on clean images.
@@ -116,6 +123,8 @@ class Experiment:
         cotraining: Callable | None = None,
         finetuning: Callable | None = None,
         evaluation: Callable = gin.REQUIRED,
+        classifier: Callable | None = None,
+        generated: Callable | None = this_generator,
         validation_attacker: Callable | None = None,
         augment: Sequence[Callable] = (),
         cotraining_noise: float = 1 / 128,
@@ -155,6 +164,10 @@ class Experiment:
             cotraining is None and generator is not None,
             "Experiment.generator would stay untrained: set Experiment.cotraining too, or generator to None.",
         )
+        check(
+            classifier is not None and finetuning is None,
+            "Experiment.classifier would stay untrained: set Experiment.finetuning too, or classifier to None.",
+        )
         if problems:  # there are no stages then, whatever else is wrong with them
             cotraining = finetuning = None
         self.seed = seed
@@ -179,15 +192,16 @@ class Experiment:
             "Fine-tuning chooses its best checkpoint on the validation part of the training split, which is empty: set "
             "the data's validation_examples above 0.",
         )
-        self.discriminator = self.cotraining = self.finetuning = None
+        self.discriminator = self.class_branch = self.cotraining = self.finetuning = None
         if self.strategy is not None and self.data is not None:
             with self.strategy.scope():
                 shape, classes, examples = self.data.image_shape, self.data.num_classes, len(self.data.train)
-                self._new_classifier = lambda **options: ClassBranch(discriminator(classes, shape, **options))
                 # Of any number of classes, for images between classes.
                 self.new_generator = lambda number: generator(number, shape, name="blended_generator")
-                self.discriminator = part(lambda: discriminator(classes, shape))
-                self.classifier = part(lambda: ClassBranch(self.discriminator), self.discriminator)
+                if cotraining is not None or classifier is None:
+                    self.discriminator = part(lambda: discriminator(classes, shape))
+                    self.class_branch = part(lambda: ClassBranch(self.discriminator), self.discriminator)
+                self.classifier = self.class_branch if classifier is None else part(lambda: classifier(classes, shape))
                 networks, average = [self.classifier], None
                 if generator is not None:
                     player = part(lambda: generator(classes, shape))
@@ -196,11 +210,15 @@ class Experiment:
                 seeds = self._seed(_COTRAINING), self._seed(_FINETUNING)
                 if cotraining is not None:
                     self.cotraining = part(
-                        lambda: cotraining(player, average, self.discriminator, examples, seeds[0]), *networks
+                        lambda: cotraining(player, average, self.discriminator, examples, seeds[0]),
+                        self.discriminator,
+                        *networks,
                     )
                 if finetuning is not None:
                     self.finetuning = part(
-                        lambda: finetuning(self.classifier, self._new_classifier, average, examples, seeds[1]),
+                        lambda: finetuning(
+                            self.classifier, generated and generated(average, classes), examples, seeds[1]
+                        ),
                         *networks,
                     )
         self.generation_scores = generation_scores and part(generation_scores)
@@ -208,6 +226,23 @@ class Experiment:
             part(lambda: self.generation_scores.check(self.data))
         if problems:
             raise ConfigurationError(problems) from problems[0]
+
+    @property
+    def networks(self) -> dict[str, keras.Model]:
+        """The networks that are trained, by name; the discriminator's class branch is not named apart."""
+        networks = {}
+        if self.cotraining is not None:
+            networks["generator"] = self.cotraining.generator
+        if self.discriminator is not None:
+            networks["discriminator"] = self.discriminator
+        if self.classifier is not self.class_branch:
+            networks["classifier"] = self.classifier
+        return networks
+
+    @property
+    def result(self) -> Classifier:
+        """The classifier that the last stage trains, which is evaluated and exported."""
+        return self.class_branch if self.finetuning is None else self.finetuning.result
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -266,16 +301,15 @@ class Experiment:
                     f"{last.name_of_stage} in {run_directory.path} is at step {last.steps_done} of {last.total_steps}: "
                     f"finish the training first (python -m robgan_tf.train)."
                 )
-            if last is self.cotraining:
-                return self.classifier
-            self._best(run_directory).restore()
-            return self.finetuning.result
+            if last is self.finetuning:
+                self._best(run_directory).restore()
+            return self.result
 
     def evaluate(self, run_directory: RunDirectory) -> Evaluation:
         """Evaluates the classifier of a finished run, in float32 as it is exported."""
         classifier = self.restore_classifier(run_directory)
         with self.strategy.scope(), devices.precision("float32"):
-            return self.evaluate_logits(self._copy(classifier))
+            return self.evaluate_logits(classifier.inference_copy())
 
     def evaluate_logits(self, logits: Callable) -> Evaluation:
         """Evaluates any function from images [B, H, W, C] in [-1, 1] to class logits [B, K].
@@ -293,22 +327,19 @@ class Experiment:
         Args:
             run_directory: the run; what measuring keeps is kept there.
             extractors: networks to measure by, instead of the configuration's.
-            samples: an .npz file of images to measure in place of the run's generator, see `sample_file`.
+            samples: an .npz file of images to measure in place of the run's generator, see `images_of_file`.
 
         Raises:
             ValueError: for no generator, or extractors, samples or settings that won't do.
         """
         if samples is not None:
-            images = sample_file(samples, self.data, self.seed)
+            images = images_of_file(samples, self.data, self.seed)
         else:
             images = self._generated(self.restore_generator(run_directory), self.generation.seed)
 
-        def new_classifier():
-            return self._new_classifier(spectral_norm=False)
-
         with devices.precision("float32"):
             folder = run_directory.generation_files
-            return self.generation(images, self.data, new_classifier, folder, extractors, progress=print)
+            return self.generation(images, self.data, self.result.another, folder, extractors, progress=print)
 
     def _generated(self, generator: keras.Model, seed: int) -> ImageSource:
         about = {"generator": "moving average of the weights, standing statistics", "step": self.cotraining.steps_done}
@@ -321,7 +352,7 @@ class Experiment:
         def export():
             # Plain variables: the export must not need this run's devices or precision.
             with devices.precision(self.export_options.precision):
-                exported = self._copy(classifier)
+                exported = classifier.inference_copy()
             return export_classifier(
                 exported,
                 exported.weights,
@@ -349,7 +380,7 @@ class Experiment:
                 examples = self.data.validation.take(
                     min(_WATCHED_EXAMPLES, len(self.data.validation)), self._seed(_VALIDATION)
                 )
-                accuracies = self._accuracies(self.classifier, examples)
+                accuracies = self._accuracies(self.class_branch, examples)
                 periodics.append(Periodic(self.sample_every, lambda step: accuracies()))
             if self.generation_scores is not None:
                 periodics.append(Periodic(self.generation_scores.every, self._scoring(run_directory)))
@@ -437,12 +468,6 @@ class Experiment:
         """The checkpoint of the best validation of fine-tuning, and the second best in case that it gets damaged."""
         folder, objects = run_directory.checkpoints("finetuning_best"), {"classifier": self.finetuning.result}
         return Checkpoints(folder, objects, workers=self.workers)
-
-    def _copy(self, classifier: Classifier) -> Classifier:
-        """Returns one that answers alike, made under the current strategy and precision, with W / sigma fixed."""
-        copy = self._new_classifier(spectral_norm=False)
-        copy.set_weights(classifier.inference_weights())
-        return copy
 
     def _seed(self, use: int) -> int:
         return self.seed * 16 + use

@@ -8,84 +8,47 @@ several replicas a mean would weigh them wrongly. S is the logit of "real" (`Ver
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Callable
 
 import gin
 import tensorflow as tf
 
+# ---- terms, which configurations bind by reference
 
-def source_loss(logits, real: bool):
-    """-log P(S = real | x) or -log P(S = fake | x) of each image, from the logits [B] of "real"."""
+
+@gin.register
+def logistic(logits, real: bool):
+    """-log P(S = real | x) or -log P(S = fake | x) of each image, from the logits [B] of "real" (eq. 1)."""
     return tf.nn.softplus(-logits if real else logits)
+
+
+@gin.register
+def hinge(logits, real: bool):
+    """max(0, 1 - s) of each real image, max(0, 1 + s) of each generated one, from the logits s [B] of "real".
+
+    Lim & Ye 2017; Miyato et al., ICLR 2018, eq. 16. It leaves images alone that are on their side by 1 or more: an
+    attack that maximises it gets no gradient from these.
+    """
+    return tf.nn.relu(1.0 - logits if real else 1.0 + logits)
+
+
+@gin.register
+def non_saturating(logits):
+    """The generator's -log P(S = real | fake) of each image, from the logits [B] of "real" (Goodfellow et al. 2014)."""
+    return logistic(logits, real=True)
+
+
+@gin.register
+def hinge_generator(logits):
+    """-s of each image, from the logits s [B]: the generator's beside the hinge loss (Miyato et al. 2018, eq. 17)."""
+    return -logits
 
 
 @gin.register
 def class_loss(logits, labels):
     """-log P(C = label | x) of each image, from class logits [B, K] and integer labels [B]."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-
-
-# ---- what attacks of the evaluation maximise beside the class loss
-#
-# All from class logits z [B, K] and classes y, t int [B]; the loss of each image, [B]. In contrast to the cross-entropy
-# they have a gradient however sure a network is, and z_(1) >= z_(2) >= ... are the logits in falling order.
-
-
-@gin.register
-def margin_loss(logits, labels):
-    """max_(k != y) z_k - z_y, positive where the answer is wrong (Carlini & Wagner 2017, f6)."""
-    return tf.reduce_max(_without(logits, labels), axis=-1) - _logit_of(logits, labels)
-
-
-@gin.register
-def targeted_margin_loss(logits, labels, targets):
-    """z_t - z_y, positive where the class t is preferred to the right one."""
-    return _logit_of(logits, targets) - _logit_of(logits, labels)
-
-
-@gin.register
-def dlr_loss(logits, labels):
-    """The margin over z_(1) - z_(3), which does not change with the scale of the logits (Croce & Hein 2020, eq. 6).
-
-    Raises:
-        ValueError: for fewer than 3 classes.
-    """
-    _need_classes(logits, 3, "dlr_loss", "margin_loss")
-    first, _, third = tf.unstack(tf.math.top_k(logits, 3).values, axis=-1)
-    return tf.math.divide_no_nan(margin_loss(logits, labels), first - third)
-
-
-@gin.register
-def targeted_dlr_loss(logits, labels, targets):
-    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (Croce & Hein 2020, eq. 7).
-
-    Raises:
-        ValueError: for fewer than 4 classes.
-    """
-    _need_classes(logits, 4, "targeted_dlr_loss", "targeted_margin_loss")
-    first, _, third, fourth = tf.unstack(tf.math.top_k(logits, 4).values, axis=-1)
-    return tf.math.divide_no_nan(targeted_margin_loss(logits, labels, targets), first - (third + fourth) / 2)
-
-
-def likely_wrong_class(logits, labels, rank):
-    """Returns the class, int32 [B], that comes `rank`-th (from 0) among the wrong ones: a target of attacks."""
-    order = tf.argsort(_without(logits, labels), axis=-1, direction="DESCENDING", stable=True)
-    return tf.gather(order, rank % (logits.shape[-1] - 1), axis=-1)
-
-
-def _logit_of(logits, classes):
-    return tf.gather(logits, classes, axis=-1, batch_dims=1)
-
-
-def _without(logits, classes):
-    """The logits, that of the given class of each image at float32's lowest value."""
-    chosen = tf.one_hot(classes, logits.shape[-1], on_value=True, off_value=False, dtype=tf.bool)
-    return tf.where(chosen, logits.dtype.min, logits)
-
-
-def _need_classes(logits, count, name, other):
-    if logits.shape[-1] < count:
-        raise ValueError(f"{name} needs {count} classes, the classifier has {logits.shape[-1]}: take @{other}.")
 
 
 @gin.configurable("as_paper")
@@ -140,24 +103,19 @@ class SplitAsCode(AcGanAsCode):
     fake: float = 1.0
 
 
-def ac_gan_discriminator_loss(real, fake, labels, fake_labels, weights: Weights):
-    """Equation 8: the discriminator maximises L_S + L_C(real) + L_C(fake).
+# ---- the players' losses, one function for each equation
+
+
+def split_discriminator_loss(real, fake, labels, fake_labels, weights: Weights, source_loss: Callable = logistic):
+    """Equation 9: the discriminator maximises L_S + L_C1, with C1 on REAL images only.
 
     Args:
         real: `Verdict` on B real (adversarial) images.
         fake: `Verdict` on B generated images.
         labels: classes of the real images, int [B].
-        fake_labels: classes that the generator was asked for, int [B].
+        fake_labels: classes that the generator was asked for, int [B]; not used, which is the point of the split.
         weights: weight of each term.
-    """
-    split = split_discriminator_loss(real, fake, labels, fake_labels, weights)
-    return split + weights.fake_class * class_loss(fake.classes, fake_labels)
-
-
-def split_discriminator_loss(real, fake, labels, fake_labels, weights: Weights):
-    """Equation 9: the discriminator maximises L_S + L_C1, with C1 on REAL images only.
-
-    Args and returns as `ac_gan_discriminator_loss`; `fake_labels` are not used, which is the point of the split.
+        source_loss: `logistic` (L_S of the paper) or `hinge`.
     """
     del fake_labels
     return (
@@ -167,81 +125,163 @@ def split_discriminator_loss(real, fake, labels, fake_labels, weights: Weights):
     )
 
 
-def generator_loss(fake, fake_labels, weights: Weights):
-    """Equations 8 and 9: the generator maximises L_C(fake) - L_S, in the non-saturating form BCE(S(fake), 1).
+def ac_gan_discriminator_loss(real, fake, labels, fake_labels, weights: Weights, source_loss: Callable = logistic):
+    """Equation 8: the discriminator maximises L_S + L_C(real) + L_C(fake). Arguments as of the split loss."""
+    split = split_discriminator_loss(real, fake, labels, fake_labels, weights, source_loss)
+    return split + weights.fake_class * class_loss(fake.classes, fake_labels)
+
+
+def generator_loss(fake, fake_labels, weights: Weights, source_loss: Callable = non_saturating):
+    """Equations 8 and 9: the generator maximises L_C(fake) - L_S.
 
     Args:
         fake: `Verdict` on B generated images.
         fake_labels: classes that the generator was asked for, int [B].
         weights: weight of each term.
+        source_loss: `non_saturating`, BCE(S(fake), 1), or `hinge_generator`.
     """
-    return weights.generator * source_loss(fake.source, real=True) + weights.generator_class * class_loss(
-        fake.classes, fake_labels
-    )
+    source = weights.generator * source_loss(fake.source)
+    return source + weights.generator_class * class_loss(fake.classes, fake_labels)
 
 
-def attack_objective(real, labels, weights: Weights):
+def attack_objective(
+    real, labels, weights: Weights, source_loss: Callable = logistic, attack_class_loss: Callable = class_loss
+):
     """What the attacker maximises in co-training: the discriminator's loss on real images (equation 2).
 
     Args:
         real: `Verdict` on B attacked real images.
         labels: their classes, int [B].
         weights: weight of each term.
+        source_loss: the discriminator's, `logistic` or `hinge`.
+        attack_class_loss: maps class logits and labels to the class term.
     """
-    return weights.attack * source_loss(real.source, real=True) + weights.attack_class * class_loss(
-        real.classes, labels
-    )
+    source = weights.attack * source_loss(real.source, real=True)
+    return source + weights.attack_class * attack_class_loss(real.classes, labels)
 
 
-def fine_tuning_loss(real_logits, labels, fake_logits, fake_labels, fake_weight: float):
-    """Equation 10 (and 6): CE(f(x_adv), y) + lambda CE(f(fake_adv), y), summed over the batch (a scalar).
+# ---- the projection discriminator
+#
+# Miyato & Koyama, ICLR 2018, eq. 5: f(x, y) = psi(h) + <embed(y), h>, with h the pooled features. The inner products
+# with the embeddings of all classes at once are a linear layer without bias: S is psi(h), and C[y] is <embed(y), h>, of
+# a `Discriminator` with `class_bias=False`. It has one logit for each image and its class, and no loss of classes.
+
+
+def projection_logits(verdict, labels):
+    """S(x) + C(x)[y], [B]: the logit of "real, given its class", from a `Verdict` and labels int [B]."""
+    return verdict.source + tf.gather(verdict.classes, labels, axis=-1, batch_dims=1)
+
+
+def projection_discriminator_loss(real, fake, labels, fake_labels, weights: Weights, source_loss: Callable = hinge):
+    """The discriminator tells real from generated images, each given its class. Arguments as of the split loss."""
+    found = weights.real * source_loss(projection_logits(real, labels), real=True)
+    return found + weights.fake * source_loss(projection_logits(fake, fake_labels), real=False)
+
+
+def projection_generator_loss(fake, fake_labels, weights: Weights, source_loss: Callable = hinge_generator):
+    """The generator's images shall pass for real, given their class. Arguments as of `generator_loss`."""
+    return weights.generator * source_loss(projection_logits(fake, fake_labels))
+
+
+def projection_attack_objective(real, labels, weights: Weights, source_loss: Callable = hinge):
+    """The discriminator's loss on real images, for an attacker. Arguments as of `attack_objective`."""
+    return weights.attack * source_loss(projection_logits(real, labels), real=True)
+
+
+# ---- fine-tuning
+
+
+def fine_tuning_loss(per_image, real: int, fake_weight: float):
+    """Equation 10 (and 6): the sum over real images, plus lambda times that over generated ones (a scalar).
 
     A sum and not a value per image, since real and generated images may differ in number; the caller divides by the
     global number of real images.
 
     Args:
-        real_logits: class logits of attacked real images, [B, K].
-        labels: their classes, int [B].
-        fake_logits: class logits of attacked generated images, [F, K].
-        fake_labels: the classes that the generator was asked for, int [F].
+        per_image: loss of each image, [real + generated].
+        real: number of real images, which come first.
         fake_weight: lambda, 0.3 to 0.8 in the authors' code.
     """
-    real = tf.reduce_sum(class_loss(real_logits, labels))
-    return real + fake_weight * tf.reduce_sum(class_loss(fake_logits, fake_labels))
+    return tf.reduce_sum(per_image[:real]) + fake_weight * tf.reduce_sum(per_image[real:])
+
+
+# ---- presets
 
 
 @dataclasses.dataclass(frozen=True)
 class CoTrainingLosses:
-    """The losses of the three players as co-training calls them: the discriminator's equation, and all weights.
+    """The losses of the three players as co-training calls them.
 
     Attributes:
-        discriminator_loss: `split_discriminator_loss` or `ac_gan_discriminator_loss`.
         weights: weight of each term.
+        discriminator: of (real, fake, labels, fake_labels), the loss of the discriminator, [B].
+        generator: of (fake, fake_labels), the loss of the generator, [B].
+        attack: of (real, labels), the objective of the attacker, [B].
+        source_logits: of (verdict, labels), the logits [B] by which real and generated images are told apart.
     """
 
-    discriminator_loss: Callable
     weights: Weights
-
-    def discriminator(self, real, fake, labels, fake_labels):
-        """Loss of the discriminator, [B]."""
-        return self.discriminator_loss(real, fake, labels, fake_labels, self.weights)
-
-    def generator(self, fake, fake_labels):
-        """Loss of the generator, [B]."""
-        return generator_loss(fake, fake_labels, self.weights)
-
-    def attack(self, real, labels):
-        """Objective of the attacker, [B]."""
-        return attack_objective(real, labels, self.weights)
+    discriminator: Callable
+    generator: Callable
+    attack: Callable
+    source_logits: Callable = lambda verdict, labels: verdict.source
 
 
 @gin.configurable
-def split(weights: Weights = gin.REQUIRED) -> CoTrainingLosses:
-    """The paper's own loss, equation 9, with `@as_paper()` or `@split.as_code()` weights."""
-    return CoTrainingLosses(split_discriminator_loss, weights)
+def split(
+    weights: Weights = gin.REQUIRED,
+    source_loss: Callable = logistic,
+    generator_source_loss: Callable = non_saturating,
+    attack_class_loss: Callable = class_loss,
+) -> CoTrainingLosses:
+    """The paper's own loss, equation 9, with `@as_paper()` or `@split.as_code()` weights.
+
+    Args:
+        weights: weight of each term.
+        source_loss: the discriminator's, and the attacker's: `@logistic` or `@hinge`.
+        generator_source_loss: `@non_saturating` or `@hinge_generator`.
+        attack_class_loss: class term of what the attacker maximises: `@class_loss`, `@margin_loss` or another.
+    """
+    return _with_classes(split_discriminator_loss, weights, source_loss, generator_source_loss, attack_class_loss)
 
 
 @gin.configurable
-def ac_gan(weights: Weights = gin.REQUIRED) -> CoTrainingLosses:
-    """The AC-GAN loss, equation 8, with `@as_paper()` or `@ac_gan.as_code()` weights."""
-    return CoTrainingLosses(ac_gan_discriminator_loss, weights)
+def ac_gan(
+    weights: Weights = gin.REQUIRED,
+    source_loss: Callable = logistic,
+    generator_source_loss: Callable = non_saturating,
+    attack_class_loss: Callable = class_loss,
+) -> CoTrainingLosses:
+    """The AC-GAN loss, equation 8, with `@as_paper()` or `@ac_gan.as_code()` weights. Arguments as of `split`."""
+    return _with_classes(ac_gan_discriminator_loss, weights, source_loss, generator_source_loss, attack_class_loss)
+
+
+def _with_classes(discriminator_loss, weights, source_loss, generator_source_loss, attack_class_loss):
+    return CoTrainingLosses(
+        weights,
+        partial(discriminator_loss, weights=weights, source_loss=source_loss),
+        partial(generator_loss, weights=weights, source_loss=generator_source_loss),
+        partial(attack_objective, weights=weights, source_loss=source_loss, attack_class_loss=attack_class_loss),
+    )
+
+
+@gin.configurable
+def projection(
+    weights: Weights = gin.REQUIRED,
+    source_loss: Callable = hinge,
+    generator_source_loss: Callable = hinge_generator,
+) -> CoTrainingLosses:
+    """The loss of SN-GAN with a projection discriminator (Miyato & Koyama, ICLR 2018), with `@as_paper()` weights.
+
+    Args:
+        weights: weight of each term; there is none of classes.
+        source_loss: the discriminator's, and the attacker's: `@hinge` or `@logistic`.
+        generator_source_loss: `@hinge_generator` or `@non_saturating`.
+    """
+    return CoTrainingLosses(
+        weights,
+        partial(projection_discriminator_loss, weights=weights, source_loss=source_loss),
+        partial(projection_generator_loss, weights=weights, source_loss=generator_source_loss),
+        partial(projection_attack_objective, weights=weights, source_loss=source_loss),
+        projection_logits,
+    )

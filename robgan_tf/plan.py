@@ -98,8 +98,7 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
         peak = max(generator.peak + attack.peak, discriminator.peak)
         flops = generator.flops + stage.micro_batches * (attack.flops + discriminator.flops)
         return StepNeeds(phases, peak, flops, real)
-    fakes = 0 if stage.generator is None else size
-    attack = trace(stage.attack, *batch(size + fakes), seed)
+    attack = trace(stage.attack, *batch(stage.attacked_at_once), seed)
     step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *batch(size))
     return StepNeeds({"attack": attack, "whole step": step}, step.peak, step.flops, real)
 
@@ -180,10 +179,7 @@ def _short(device: str) -> str:
 
 
 def _players(experiment: Experiment) -> Iterator[str]:
-    players = {"discriminator": experiment.discriminator}
-    if experiment.cotraining is not None:
-        players = {"generator": experiment.cotraining.generator, **players}
-    for name, player in players.items():
+    for name, player in experiment.networks.items():
         gradients = bytes_of(player.trainable_variables)
         yield f"{name}: {player.count_params():,} parameters; their gradients take {_size(gradients)} in an update"
 
@@ -289,7 +285,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         peak = max([need.peak, *(phase.peak for phase in phases.values())])
         totals[stage.name_of_stage] = need.batch + with_workspace(peak)
     with experiment.strategy.scope(), devices.precision("float32"):
-        classifier = experiment._new_classifier(spectral_norm=False)  # as `Experiment.evaluate` does
+        classifier = experiment.result.inference_copy()  # as `Experiment.evaluate` does
     copy, test = bytes_of(classifier.variables), len(experiment.data.test)
     count = min(experiment.evaluation.batch_size, experiment.evaluation.test_examples or test, test)
     attacked = [_withstands(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]
@@ -306,6 +302,8 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
     )
     splits = (getattr(experiment.data, name) for name in _SPLITS)
     data = sum(split.images.nbytes for split in splits if isinstance(split, Examples))
+    if experiment.finetuning is not None and experiment.finetuning.generated is not None:
+        data += experiment.finetuning.generated.nbytes
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     host = data + TENSORFLOW_BYTES + (0 if on_gpu else device * replicas)
     there = host_memory()

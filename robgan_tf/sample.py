@@ -1,9 +1,11 @@
-"""Pictures of a run, as PNG or GIF: `python -m robgan_tf.sample --run_dir=R --out=grid.png --labels=0,3`.
+"""Images of a run, as PNG, GIF or arrays: `python -m robgan_tf.sample --run_dir=R --out=grid.png --labels=0,3`.
 
 --what=grid: generated images, a row for each class, a column for each noise vector.
 --what=noise: from one noise vector to another, a row for each class; as .gif a loop.
 --what=classes: from each class of --labels to the next one; as .gif a loop.
 --what=attack: test images as they are and attacked, with what the classifier takes them for. Needs a finished run.
+--what=samples: --count generated images of all classes, equally many, for `sample_file`: `images` uint8 [N, H, W, C]
+    and `labels` int32 [N] in an .npz file.
 """
 
 from __future__ import annotations
@@ -15,11 +17,17 @@ from absl import flags
 from robgan_tf import command_line
 
 FLAGS = flags.FLAGS
-_ENDINGS = {"grid": (".png",), "noise": (".png", ".gif"), "classes": (".png", ".gif"), "attack": (".png",)}
+_ENDINGS = {
+    "grid": (".png",),
+    "noise": (".png", ".gif"),
+    "classes": (".png", ".gif"),
+    "attack": (".png",),
+    "samples": (".npz",),
+}
 
 
 def sample():
-    """Makes the picture that the flags name, of a run that is finished or, but for attacks, still going on."""
+    """Makes the file that the flags name, of a run that is finished or, but for attacks, still going on."""
     endings = _ENDINGS.get(FLAGS.what)
     if endings is None:
         command_line.fail(f"--what must be one of {', '.join(_ENDINGS)}; got {FLAGS.what!r}")
@@ -31,6 +39,10 @@ def sample():
         command_line.fail(f"--out={FLAGS.out} is in a folder that does not exist")
     if FLAGS.columns < 1:
         command_line.fail(f"--columns must be 1 or more, got {FLAGS.columns}")
+    if FLAGS.count < 1:
+        command_line.fail(f"--count must be 1 or more, got {FLAGS.count}")
+    if FLAGS.what == "samples" and FLAGS.labels:
+        command_line.fail("--labels does not go with --what=samples, which has all classes")
     if not all(label.isdecimal() for label in FLAGS.labels):
         command_line.fail(f"--labels must be class numbers, e.g. --labels=0,3; got {','.join(FLAGS.labels)}")
     experiment, run_directory = command_line.open_run()
@@ -41,7 +53,7 @@ def sample():
         command_line.fail(f"--labels must be from 0 to {len(names) - 1}, got {', '.join(unknown)}")
     if FLAGS.what == "classes" and len(labels) == 1:
         command_line.fail(f"--what=classes needs two or more --labels, got {labels[0]}")
-    make = _attack if FLAGS.what == "attack" else _generated
+    make = {"attack": _attack, "samples": _samples}.get(FLAGS.what, _generated)
     command_line.or_fail(lambda: make(experiment, run_directory, labels))
     print(f"wrote {FLAGS.out}")
 
@@ -63,6 +75,12 @@ def _generated(experiment, run_directory, labels):
     pictures.write_animation(picture, FLAGS.out) if animated else picture.save(FLAGS.out)
 
 
+def _samples(experiment, run_directory, labels):
+    from robgan_tf.stages.generated import write_samples
+
+    write_samples(experiment.restore_generator(run_directory), FLAGS.out, FLAGS.count, FLAGS.seed)
+
+
 def _attack(experiment, run_directory, labels):
     import numpy as np
 
@@ -79,9 +97,10 @@ def _attack(experiment, run_directory, labels):
 if __name__ == "__main__":
     command_line.define_config_flags()
     flags.DEFINE_string("run_dir", None, "Folder of a run.")
-    flags.DEFINE_string("out", None, "File to write, .png or .gif.")
-    flags.DEFINE_string("what", "grid", f"What to show: {', '.join(_ENDINGS)}.")
+    flags.DEFINE_string("out", None, "File to write, .png, .gif or .npz.")
+    flags.DEFINE_string("what", "grid", f"What to make: {', '.join(_ENDINGS)}.")
     flags.DEFINE_list("labels", [], "Classes to show, e.g. 0,3; ten of them if not given.")
     flags.DEFINE_integer("columns", 8, "Images of each class, steps of an interpolation, or images to attack.")
+    flags.DEFINE_integer("count", 10_000, "Images of --what=samples.")
     flags.DEFINE_integer("seed", 0, "Seed of noise, choice of images and attack.")
     command_line.main(sample)

@@ -65,8 +65,8 @@ def _train(signals, profile_steps):
             f"--stages={','.join(stages)}: this configuration has no {', '.join(unknown)}; it has "
             f"{','.join(experiment.stages)}"
         )
-    name = os.path.splitext(os.path.basename(FLAGS.gin_file[-1]))[0]
-    run_dir = FLAGS.run_dir or os.path.join("runs", name)
+    names = [os.path.splitext(os.path.basename(file))[0] for file in FLAGS.gin_file]
+    run_dir = FLAGS.run_dir or os.path.join("runs", "_".join(names))
     if FLAGS.dry_run:
         import gin
 
@@ -107,7 +107,7 @@ def _train(signals, profile_steps):
 
 if __name__ == "__main__":
     command_line.define_config_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<name of the gin file> if not given.")
+    flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<names of the gin files> if not given.")
     flags.DEFINE_list("stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.")
     flags.DEFINE_bool("dry_run", False, "Print the configuration, and what the run would need, and stop.")
     flags.DEFINE_list("profile_steps", [], "FROM,TO: profiles these steps of each stage, for TensorBoard.")

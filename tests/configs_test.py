@@ -7,11 +7,25 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
+from robgan_tf.attack_losses import margin_loss
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.evaluation.robustness import RobustnessEvaluation
 from robgan_tf.experiment import Experiment
-from robgan_tf.losses import SplitAsCode
-from robgan_tf.players.threat_model import epsilon_255
+from robgan_tf.losses import (
+    SplitAsCode,
+    ac_gan_discriminator_loss,
+    hinge,
+    hinge_generator,
+    logistic,
+    non_saturating,
+    projection_discriminator_loss,
+    split_discriminator_loss,
+)
+from robgan_tf.players.preact_resnet import PreActResNet18
+from robgan_tf.players.threat_model import L2, LInf, epsilon_255
+from robgan_tf.players.vgg import VGG16
+from robgan_tf.stages.generated import FromFile, FromGenerator
+from robgan_tf.stages.objectives import Adversarial, LipschitzRegularised, Trades
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
 FRAGMENTS = {"robgan", "paper", "imagenet"}  # included by others, no configurations by themselves
@@ -105,9 +119,121 @@ def test_every_configuration_says_how_to_run_it_and_what_to_expect():
                 assert word in head, (path.name, word)
 
 
-@pytest.mark.parametrize("path", sorted(GIN.glob("baselines/*.gin")), ids=lambda path: path.stem)
-def test_every_baseline_says_how_to_run_it(path):
-    assert f"python -m robgan_tf.train --gin_file=gin/baselines/{path.name}" in path.read_text()
+# ---- systems: any base configuration, and one or more of gin/baselines/ behind it
+
+SYSTEMS = sorted(path.stem for path in GIN.glob("baselines/*.gin"))
+# Data set, size and channels of each base; the paper's networks are made as narrow as can be.
+BASES = {"digits": (16, 1), "cifar10_cpu": (32, 3), "cifar10": (32, 3), "imagenet64": (64, 3), "imagenet128": (128, 3)}
+NARROW = [f"{name}.base_width = 1" for name in ("Generator", "Discriminator", "PreActResNet18", "VGG16")]
+NO_GAN = {"adversarial_training", "standard_training", "sample_file", "lipschitz_regularised", "trades"}
+NO_GAN |= {"adversarial_training_preact_resnet18", "adversarial_training_vgg16"}
+GAN_ALONE = {"robgan_without_finetuning", "standard_gan", "standard_gan_ac_gan", "sn_gan"}
+
+
+@pytest.fixture
+def system_of(tmp_path):
+    def make(base, *systems, params=()):
+        size, channels = BASES[base]
+        split = Examples(np.zeros([640, size, size, channels], np.uint8), np.arange(640, dtype=np.int32) % 10)
+        data = ImageData("blank", tuple(map(str, range(10))), split, split.take(10), split.take(10))
+        np.savez(tmp_path / "samples.npz", images=split.images[:10], labels=split.labels[:10])
+        gin.clear_config()
+        gin.add_config_file_search_path(str(GIN.parent))
+        files = [str(GIN / f"{base}.gin"), *(str(GIN / "baselines" / f"{system}.gin") for system in systems)]
+        samples = f"sample_file.path = '{tmp_path / 'samples.npz'}'"
+        gin.parse_config_files_and_bindings(files, [*NARROW, samples, "configure.precision = 'float32'", *params])
+        return Experiment(data=lambda: data)
+
+    return make
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_every_system_says_what_it_is_and_how_to_run_it(system):
+    text = (GIN / "baselines" / f"{system}.gin").read_text()
+    assert f"python -m robgan_tf.train --gin_file=gin/cifar10.gin --gin_file=gin/baselines/{system}.gin" in text
+    head = " ".join(text.split("\n\n")[0].replace("#", "").split())
+    assert any(word in head for word in ("Fig.", "Table", "section", "eq.", "ot in the paper")), head
+    page = (GIN.parent / "docs" / "baselines.md").read_text()
+    assert f"`{system}`" in page
+
+
+@pytest.mark.parametrize(
+    "base",
+    [base if base in ("digits", "cifar10_cpu") else pytest.param(base, marks=pytest.mark.slow) for base in BASES],
+)
+def test_every_system_can_be_built_on_every_base(system_of, base):
+    for system in SYSTEMS:
+        experiment = system_of(base, system)
+        stages = (experiment.cotraining is not None, experiment.finetuning is not None)
+        assert stages == (system not in NO_GAN, system not in GAN_ALONE), system
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_a_classifier_by_itself_gets_as_many_updates_as_in_both_stages(system_of, base):
+    whole = system_of(base)
+    updates = whole.cotraining.total_steps * whole.cotraining.micro_batches + whole.finetuning.total_steps
+    for system in ("adversarial_training", "generated_preact_resnet18"):
+        stage = system_of(base, system).finetuning
+        # Steps of co-training are whole, with five updates each.
+        assert abs(stage.total_steps - updates) <= 5 and stage.batch_size == whole.finetuning.batch_size
+
+
+def test_what_sets_the_systems_apart(system_of):
+    whole = system_of("digits")
+    assert isinstance(whole.finetuning.generated, FromGenerator) and whole.finetuning.objective == Adversarial()
+    standard = system_of("digits", "standard_training")
+    assert standard.finetuning.attacker is None and standard.validation_attacker is None
+    for system, equation, attacked in [
+        ("standard_gan", split_discriminator_loss, False),
+        ("standard_gan_ac_gan", ac_gan_discriminator_loss, False),
+        ("ac_gan_attack", ac_gan_discriminator_loss, True),
+        ("sn_gan", projection_discriminator_loss, False),
+        ("robgan_without_finetuning", split_discriminator_loss, True),
+    ]:
+        stage = system_of("digits", system).cotraining
+        assert stage.objectives.discriminator.func is equation and (stage.attacker is not None) == attacked, system
+        hinged = system == "sn_gan"
+        assert stage.objectives.discriminator.keywords["source_loss"] is (hinge if hinged else logistic)
+        assert stage.objectives.generator.keywords["source_loss"] is (hinge_generator if hinged else non_saturating)
+        assert len(stage.discriminator.class_head.trainable_variables) == (1 if hinged else 2)
+    for system, kind in [("preact_resnet18", PreActResNet18), ("vgg16", VGG16)]:
+        for with_generator in (False, True):
+            prefix = "generated" if with_generator else "adversarial_training"
+            experiment = system_of("digits", f"{prefix}_{system}")
+            assert type(experiment.classifier) is kind
+            assert (experiment.finetuning.generated is not None) == with_generator
+    trades = system_of("digits", "trades").finetuning
+    assert trades.objective == Trades(6.0) and trades.attacker.random_start
+    assert system_of("digits", "lipschitz_regularised").finetuning.objective == LipschitzRegularised(1.5)
+
+
+def test_attackers_are_players_of_both_stages(system_of):
+    experiment = system_of("digits", "attack_fgsm")
+    for stage in (experiment.cotraining, experiment.finetuning):
+        attacker = stage.attacker
+        assert (attacker.steps, attacker.step_size, attacker.random_start) == (1, attacker.threat_model.epsilon, False)
+    experiment = system_of("digits", "attack_margin")
+    assert experiment.cotraining.objectives.attack.keywords["attack_class_loss"] is margin_loss
+    assert experiment.finetuning.objective == Adversarial(margin_loss)
+    experiment = system_of("digits", "attack_l2")
+    for stage in (experiment.cotraining, experiment.finetuning):
+        assert stage.attacker.threat_model == L2(1.5)
+    # What is measured stays.
+    assert experiment.validation_attacker.threat_model == LInf(0.2)
+    assert experiment.evaluation.attacks[0].threat_model == LInf(0.2)
+
+
+def test_systems_can_be_combined(system_of):
+    experiment = system_of("cifar10_cpu", "adversarial_training_preact_resnet18", "sample_file", "attack_margin")
+    stage = experiment.finetuning
+    assert type(experiment.classifier) is PreActResNet18 and experiment.discriminator is None
+    assert isinstance(stage.generated, FromFile) and stage.fake_weight == 0.5
+    assert stage.objective == Adversarial(margin_loss)
+    stage = system_of("cifar10_cpu", "adversarial_training_vgg16", "trades").finetuning
+    assert isinstance(stage.objective, Trades) and isinstance(stage.classifier, VGG16)
+    robgan = ["FineTuning.objective = @trades()", "finetuning/Attacker.random_start = True"]
+    stage = system_of("cifar10_cpu", params=robgan).finetuning
+    assert isinstance(stage.objective, Trades) and isinstance(stage.generated, FromGenerator)
 
 
 @pytest.mark.parametrize("path", sorted(GIN.glob("evaluation/*.gin")), ids=lambda path: path.stem)

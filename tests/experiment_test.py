@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import command_line
+from robgan_tf.description import summary
 from robgan_tf.experiment import NotTrainedError
 from robgan_tf.runtime.checkpoints import steps_in
 from robgan_tf.runtime.loop import TrainingLoop
@@ -44,10 +45,11 @@ def digits_dir(tmp_path_factory):
 
 @pytest.fixture
 def make_experiment(digits_dir):
-    def make(*params, file="digits.gin"):
+    def make(*params, systems=()):
         gin.clear_config()
         data = f"digits.data_dir = '{digits_dir}'"
-        return command_line.build_experiment([str(ROOT / "gin" / file)], [*SMALL, data, *params])
+        files = [ROOT / "gin" / "digits.gin", *(ROOT / "gin" / "baselines" / f"{system}.gin" for system in systems)]
+        return command_line.build_experiment(list(map(str, files)), [*SMALL, data, *params])
 
     return make
 
@@ -148,10 +150,10 @@ def test_a_run_on_two_replicas_goes_through_all_stages(make_experiment, tmp_path
 @pytest.mark.slow
 def test_export_in_bfloat16_without_a_report(make_experiment, tmp_path):
     run = RunDirectory(tmp_path / "run")
-    file = "baselines/digits_standard_training.gin"
+    systems = ["standard_training"]
     run.claim("FineTuning.epochs = 0.15")
-    make_experiment(file=file).run(run, ("finetune",))
-    make_experiment("ExportOptions.compute = 'bfloat16'", file=file).export(run)
+    make_experiment(systems=systems).run(run, ("finetune",))
+    make_experiment("ExportOptions.compute = 'bfloat16'", systems=systems).export(run)
     manifest = json.loads((run.exports / "1" / "assets.extra" / "manifest.json").read_text())
     assert manifest["compute"] == {"dtype": "bfloat16", "xla": False} and manifest["accuracy"] is None
     assert manifest["config"] == "FineTuning.epochs = 0.15"
@@ -196,30 +198,100 @@ def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, tm
         make_experiment(*scores, "TrainingScores.samples = 10")
 
 
+ALL = ("cotrain", "finetune", "evaluate", "export")
+
+
 @pytest.mark.parametrize(
-    ("file", "stages"),
+    ("system", "stages"),
     [
-        ("baselines/digits_adversarial_training.gin", ("finetune", "evaluate", "export")),
-        ("baselines/digits_standard_training.gin", ("finetune", "evaluate", "export")),
-        ("baselines/digits_standard_gan.gin", ("cotrain", "evaluate", "export")),
-        ("baselines/digits_ac_gan_loss.gin", ("cotrain", "finetune", "evaluate", "export")),
+        ("adversarial_training", ALL[1:]),
+        ("standard_gan", (ALL[0], *ALL[2:])),
+        slow("standard_training", ALL[1:]),
+        slow("ac_gan_attack", ALL),
+        slow("sn_gan", (ALL[0], *ALL[2:])),
     ],
 )
-def test_baselines_run_from_gin_alone(make_experiment, tmp_path, file, stages):
-    experiment = make_experiment(file=file)
+def test_baselines_run_from_gin_alone(make_experiment, tmp_path, system, stages):
+    experiment = make_experiment(systems=[system])
     assert experiment.stages == stages
     run = RunDirectory(tmp_path / "run")
     experiment.run(run, stages[:1])
     assert run.last_checkpoint()
 
 
-def test_every_configuration_can_be_built(make_experiment, tmp_path, data_dir):
-    for path in sorted([*(ROOT / "gin").glob("cifar*.gin"), *(ROOT / "gin" / "baselines").glob("cifar*.gin")]):
+def test_every_configuration_of_cifar_can_be_built_on_its_data(data_dir):
+    for path in sorted((ROOT / "gin").glob("cifar*.gin")):
         gin.clear_config()
         folder = f"tfds_images.data_dir = '{data_dir}/tfds'"
         small = ["Generator.base_width = 4", "Discriminator.base_width = 4", "tfds_images.train_split = 'train[:10%]'"]
         experiment = command_line.build_experiment([str(path)], [folder, *small])
         assert len(experiment.data.test) == 10_000, path
+
+
+# ------------------------------------------------------------------------------------------- any classifier (eq. 6)
+
+SMALL_CLASSIFIERS = ("PreActResNet18.base_width = 2", "VGG16.base_width = 2", "RobustnessEvaluation.checks = None")
+
+
+@pytest.mark.slow
+def test_another_classifier_goes_through_all_stages_and_resumes(make_experiment, kill_at, tmp_path):
+    """Co-training makes the images; the classifier that is validated, evaluated and exported is the other one."""
+
+    def make():
+        return make_experiment(*SMALL_CLASSIFIERS, "FineTuning.epochs = 0.15", systems=["generated_preact_resnet18"])
+
+    run, stopped = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "stopped")
+    experiment = make()
+    assert set(experiment.networks) == {"generator", "discriminator", "classifier"} and experiment.stages == ALL
+    experiment.run(run, ALL)
+    report = json.loads(run.robustness.read_text())
+    assert report["examples"] == 40
+    images = experiment.data.test.images[:8]
+    exported = tf.saved_model.load(str(run.exports / "1"))
+    classifier = make().restore_classifier(run)
+    assert classifier.name == "preact_resnet18"
+    expected = classifier(tf.cast(images, tf.float32) / 127.5 - 1)
+    np.testing.assert_allclose(exported.logits(tf.cast(images, tf.float32) / 127.5 - 1), expected, atol=1e-4)
+    manifest = json.loads((run.exports / "1" / "assets.extra" / "manifest.json").read_text())
+    assert manifest["network"] == "preact_resnet18" and manifest["accuracy"]["clean"] == report["clean"]
+    # Stopped in fine-tuning, with batch norm's averages in the checkpoint.
+    kill_at("finetuning", 6)
+    with pytest.raises(Killed):
+        make().run(stopped, ALL[:2])
+    make().run(stopped, ALL[:2])
+    expected, actual = checkpointed(run, "finetuning"), checkpointed(stopped, "finetuning")
+    assert expected.keys() == actual.keys() and any("moving_variance" in name for name in expected)
+    for key, value in expected.items():
+        np.testing.assert_array_equal(value, actual[key], err_msg=key)
+
+
+def test_without_co_training_another_classifier_needs_no_discriminator(make_experiment):
+    experiment = make_experiment(*SMALL_CLASSIFIERS, systems=["adversarial_training_vgg16"])
+    assert experiment.discriminator is None and set(experiment.networks) == {"classifier"}
+    assert experiment.finetuning.generated is None and experiment.stages == ALL[1:]
+    assert "classifier: " in summary(experiment) and "discriminator" not in summary(experiment)
+
+
+@pytest.mark.slow
+def test_a_sample_set_on_disk_stands_for_the_generator(make_experiment, tmp_path):
+    path = tmp_path / "samples.npz"
+    np.savez(
+        path, images=np.random.default_rng(0).integers(0, 256, [20, 16, 16, 1], np.uint8), labels=np.arange(20) % 10
+    )
+    for systems in (["sample_file"], ["adversarial_training_preact_resnet18", "sample_file"]):
+        experiment = make_experiment(
+            *SMALL_CLASSIFIERS, "FineTuning.epochs = 0.15", f"sample_file.path = '{path}'", systems=systems
+        )
+        assert experiment.cotraining is None and experiment.stages == ALL[1:]
+        assert f"generated images: sample_file.path = {path}" in summary(experiment)
+        run = RunDirectory(tmp_path / systems[0])
+        experiment.run(run, ALL[1:3])
+        assert "fake_class_accuracy" in metrics(run)[0]
+
+
+def test_fine_tuning_after_co_training_may_do_without_generated_images(make_experiment):
+    experiment = make_experiment("Experiment.generated = None", "FineTuning.fake_weight = 0.0")
+    assert experiment.finetuning.generated is None and experiment.stages == ALL
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
@@ -242,7 +314,9 @@ def test_every_configuration_can_be_built(make_experiment, tmp_path, data_dir):
             "Discriminator.downsample = (True,)",
             "Discriminator.multipliers has 3 entries and Discriminator.downsample 1",
         ),
-        ("FineTuning.fake_weight = 0.0", "FineTuning.fake_weight .* must be > 0 with a generator"),
+        ("FineTuning.fake_weight = 0.0", "FineTuning.fake_weight .* must be > 0 with and 0 without them"),
+        ("Experiment.generated = @sample_file", "Required bindings for `sample_file` not provided"),
+        ("FineTuning.objective = @trades()", "@trades\\(\\) needs an attacker with a random start"),
         ("Experiment.generator = None", "Experiment.cotraining needs Experiment.generator"),
         ("CoTraining.batch_size = 0", "must be a positive multiple"),
         ("CoTraining.epochs = 0", "CoTraining.epochs must be > 0"),
@@ -259,6 +333,26 @@ def test_wrong_configuration_ends_with_one_line_and_status_2(make_experiment, ca
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ")
     assert re.search(message, lines[0]), lines[0]
+
+
+def test_what_does_not_fit_the_classifier_ends_with_one_line_and_status_2(make_experiment, capsys, tmp_path):
+    np.savez(tmp_path / "other.npz", images=np.zeros([4, 32, 32, 3], np.uint8), labels=np.arange(4))
+    np.savez(tmp_path / "more.npz", images=np.zeros([4, 16, 16, 1], np.uint8), labels=np.arange(4) + 7)
+    for systems, params, message in [
+        (
+            ["sample_file"],
+            [f"sample_file.path = '{tmp_path}/other.npz'"],
+            r"other.npz: it has image shape \(32, 32, 3\)",
+        ),
+        (["sample_file"], [f"sample_file.path = '{tmp_path}/more.npz'"], "labels are from 7 to 10, the data has"),
+        (["sample_file"], [f"sample_file.path = '{tmp_path}/no.npz'"], "can't be read .No such file"),
+        (["generated_vgg16"], ["Experiment.finetuning = None"], "Experiment.classifier would stay untrained"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            make_experiment(*params, systems=systems)
+        assert error.value.code == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and re.search(message, lines[0]), lines
 
 
 def test_a_configuration_of_ones_own_may_include_the_repositorys_from_anywhere(tmp_path, monkeypatch, digits_dir):

@@ -16,29 +16,34 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "export", "sample", "report")
-BELOW_COMMANDS = (
-    "plan experiment description training stages evaluation serving pages runtime data players layers losses"
-)
+LOWEST = "players layers attack_losses losses"
+BELOW_COMMANDS = f"plan experiment description training stages evaluation serving pages runtime data {LOWEST}"
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": BELOW_COMMANDS,
-    "plan": "experiment stages evaluation serving pages runtime data players layers losses",
-    "experiment": "description training stages evaluation serving pages runtime data players layers losses",
+    "plan": f"experiment stages evaluation serving pages runtime data {LOWEST}",
+    "experiment": f"description training stages evaluation serving pages runtime data {LOWEST}",
     "description": "evaluation serving runtime data players",
     "training": "stages runtime data players layers losses",
     "stages": "runtime data players layers losses",
-    "evaluation": "serving pages runtime data players layers losses",
+    "evaluation": f"serving pages runtime data {LOWEST}",
     "serving": "data",
     "pages": "runtime data",
     "runtime": "data",
     "data": "",
     "players": "layers losses",
     "layers": "",
+    "attack_losses": "",
     "losses": "",
     "__init__": "",  # names are imported on first use
 }
 # Within players no one knows another one: a stage hands the attacker an objective. The threat model is the attacker's.
-PLAYERS = {"players.attacker": {"players.threat_model"}}
+# The other classifiers share their base with the class branch.
+PLAYERS = {
+    "players.attacker": {"players.threat_model"},
+    "players.preact_resnet": {"players.classifiers"},
+    "players.vgg": {"players.classifiers"},
+}
 
 # Libraries that newer TensorFlow does not have: one module each, so that a port costs that module alone.
 ONE_MODULE_EACH = ("tensorflow_addons", "tensorflow_gan")

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import losses
+from robgan_tf.attack_losses import margin_loss
 from robgan_tf.losses import AcGanAsCode, SplitAsCode, Weights
 from robgan_tf.players.discriminator import Verdict
 
@@ -50,9 +51,9 @@ def assert_equal(found, expected):
 
 
 def test_source_loss_is_the_binary_cross_entropy_with_the_side_it_is_on():
-    assert_equal(losses.source_loss(REAL.source, real=True), bce(REAL.source, 1))
-    assert_equal(losses.source_loss(REAL.source, real=False), bce(REAL.source, 0))
-    assert_equal(losses.source_loss(tf.constant([0.0]), real=True), [np.log(2)])
+    assert_equal(losses.logistic(REAL.source, real=True), bce(REAL.source, 1))
+    assert_equal(losses.logistic(REAL.source, real=False), bce(REAL.source, 0))
+    assert_equal(losses.logistic(tf.constant([0.0]), real=True), [np.log(2)])
 
 
 def test_class_loss_is_the_cross_entropy_of_each_image():
@@ -66,7 +67,7 @@ def test_terms_and_their_gradients_are_exact_at_logits_of_ten_thousand():
     classes, labels = tf.constant([[1e4, -1e4], [1e4, -1e4]]), tf.constant([0, 1])
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([source, classes])
-        real, fake = losses.source_loss(source, real=True), losses.source_loss(source, real=False)
+        real, fake = losses.logistic(source, real=True), losses.logistic(source, real=False)
         class_loss = losses.class_loss(classes, labels)
     np.testing.assert_array_equal(real, [0, 1e4])
     np.testing.assert_array_equal(fake, [1e4, 0])
@@ -141,67 +142,81 @@ def test_attack_maximises_the_discriminators_loss_on_real_images():
 
 def test_equation_10_weighs_the_sum_over_generated_images_with_lambda():
     expected = cross_entropy(REAL.classes, LABELS).sum() + 0.3 * cross_entropy(FAKE.classes[:2], FAKE_LABELS[:2]).sum()
-    found = losses.fine_tuning_loss(REAL.classes, LABELS, FAKE.classes[:2], FAKE_LABELS[:2], 0.3)
+    images = [losses.class_loss(REAL.classes, LABELS), losses.class_loss(FAKE.classes, FAKE_LABELS)[:2]]
+    found = losses.fine_tuning_loss(tf.concat(images, axis=0), 3, 0.3)
     assert found.shape == ()
     assert_equal(found, expected)
 
 
 def test_equation_10_without_generated_images_is_adversarial_training():
-    found = losses.fine_tuning_loss(REAL.classes, LABELS, REAL.classes[:0], LABELS[:0], 0.0)
-    np.testing.assert_array_equal(found, tf.reduce_sum(losses.class_loss(REAL.classes, LABELS)))
+    per_image = losses.class_loss(REAL.classes, LABELS)
+    np.testing.assert_array_equal(losses.fine_tuning_loss(per_image, 3, 0.0), tf.reduce_sum(per_image))
 
 
-# ---- what attacks of the evaluation maximise
+# ---- terms by reference
 
 
-def test_margin_and_dlr_by_hand():
-    logits = tf.constant([[1.0, 5.0, 2.0, 4.0], [7.0, 3.0, 1.0, 2.0]])
-    labels, targets = np.array([1, 2]), np.array([2, 1])
-    # Image 0, right: sorted 5, 4, 2, 1. Image 1, wrong: sorted 7, 3, 2, 1.
-    np.testing.assert_array_equal(losses.margin_loss(logits, labels), [4 - 5, 7 - 1])
-    np.testing.assert_array_equal(losses.targeted_margin_loss(logits, labels, targets), [2 - 5, 3 - 1])
-    assert_equal(losses.dlr_loss(logits, labels), [-1 / (5 - 2), 6 / (7 - 2)])
-    assert_equal(losses.targeted_dlr_loss(logits, labels, targets), [-3 / (5 - 1.5), 2 / (7 - 1.5)])
+def test_hinge_and_its_generators_loss_by_hand():
+    source = tf.constant([-3.0, -1.0, 0.5, 1.0, 2.0])
+    np.testing.assert_array_equal(losses.hinge(source, real=True), [4, 2, 0.5, 0, 0])
+    np.testing.assert_array_equal(losses.hinge(source, real=False), [0, 0, 1.5, 2, 3])
+    np.testing.assert_array_equal(losses.hinge_generator(source), [3, 1, -0.5, -1, -2])
 
 
-def test_dlr_does_not_change_with_scale_and_shift_of_the_logits_and_the_margin_scales():
-    # Powers of two: exact.
-    logits, targets = REAL.classes, (LABELS + 1) % 4
-    scaled = 1024 * logits
-    np.testing.assert_array_equal(losses.dlr_loss(scaled, LABELS), losses.dlr_loss(logits, LABELS))
-    np.testing.assert_array_equal(losses.margin_loss(scaled, LABELS), 1024 * losses.margin_loss(logits, LABELS))
-    targeted = losses.targeted_dlr_loss
-    np.testing.assert_array_equal(targeted(scaled, LABELS, targets), targeted(logits, LABELS, targets))
-    assert_equal(losses.dlr_loss(logits + 8, LABELS), losses.dlr_loss(logits, LABELS))
+def test_non_saturating_is_the_binary_cross_entropy_with_real():
+    assert_equal(losses.non_saturating(FAKE.source), bce(FAKE.source, 1))
 
 
-def test_margin_has_a_gradient_where_the_cross_entropy_has_none():
-    logits = tf.constant([[1e4, 0.0, -1e4, 0.0]])
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(logits)
-        entropy, margin = losses.class_loss(logits, [0]), losses.margin_loss(logits, [0])
-    np.testing.assert_array_equal(tape.gradient(entropy, logits), np.zeros([1, 4]))
-    gradient = tape.gradient(margin, logits).numpy()
-    assert gradient[0, 0] == -1 and gradient[0, [1, 3]].sum() == 1
+@pytest.mark.parametrize("preset", ["split", "ac_gan"])
+def test_gin_exchanges_every_term_by_reference(preset):
+    gin.parse_config(
+        [
+            f"{preset}.weights = @as_paper()",
+            f"{preset}.source_loss = @hinge",
+            f"{preset}.generator_source_loss = @hinge_generator",
+            f"{preset}.attack_class_loss = @margin_loss",
+        ]
+    )
+    bound = getattr(losses, preset)()
+    real, fake = np.asarray(REAL.source, np.float64), np.asarray(FAKE.source, np.float64)
+    classes = cross_entropy(REAL.classes, LABELS)
+    if preset == "ac_gan":
+        classes = classes + cross_entropy(FAKE.classes, FAKE_LABELS)
+    on_real = np.maximum(0, 1 - real)
+    assert_equal(bound.discriminator(REAL, FAKE, LABELS, FAKE_LABELS), on_real + np.maximum(0, 1 + fake) + classes)
+    assert_equal(bound.generator(FAKE, FAKE_LABELS), -fake + cross_entropy(FAKE.classes, FAKE_LABELS))
+    assert_equal(bound.attack(REAL, LABELS), on_real + margin_loss(REAL.classes, LABELS))
 
 
-def test_equal_logits_are_no_division_by_zero():
-    equal = tf.ones([1, 4])
-    np.testing.assert_array_equal(losses.dlr_loss(equal, [0]), [0])
-    np.testing.assert_array_equal(losses.targeted_dlr_loss(equal, [0], [1]), [0])
+# ---- the projection discriminator
 
 
-def test_dlr_needs_more_classes_than_it_looks_at():
-    with pytest.raises(ValueError, match="dlr_loss needs 3 classes, the classifier has 2: take @margin_loss"):
-        losses.dlr_loss(tf.zeros([1, 2]), [0])
-    with pytest.raises(ValueError, match="needs 4 classes, the classifier has 3: take @targeted_margin_loss"):
-        losses.targeted_dlr_loss(tf.zeros([1, 3]), [0], [1])
+def conditional(verdict, labels):
+    """S + C[y], in float64."""
+    return np.asarray(verdict.source, np.float64) + np.asarray(verdict.classes, np.float64)[np.arange(3), labels]
 
 
-def test_targets_are_the_wrong_classes_in_the_order_of_their_logits_and_come_again():
-    logits, labels = tf.constant([[1.0, 5.0, 2.0, 4.0], [7.0, 3.0, 1.0, 2.0]]), np.array([1, 2])
-    found = [losses.likely_wrong_class(logits, labels, rank).numpy().tolist() for rank in range(4)]
-    assert found == [[3, 0], [2, 1], [0, 3], [3, 0]]
+def test_projection_judges_source_and_class_by_one_logit():
+    gin.parse_config("projection.weights = @as_paper()")
+    bound = losses.projection()
+    real, fake = conditional(REAL, LABELS), conditional(FAKE, FAKE_LABELS)
+    assert_equal(bound.source_logits(REAL, LABELS), real)
+    expected = np.maximum(0, 1 - real) + np.maximum(0, 1 + fake)
+    assert_equal(bound.discriminator(REAL, FAKE, LABELS, FAKE_LABELS), expected)
+    assert_equal(bound.generator(FAKE, FAKE_LABELS), -fake)
+    assert_equal(bound.attack(REAL, LABELS), np.maximum(0, 1 - real))
+
+
+def test_projection_weighs_its_terms_and_takes_the_logistic_loss_too():
+    bound = losses.projection(PRIMES, losses.logistic, losses.non_saturating)
+    real, fake = conditional(REAL, LABELS), conditional(FAKE, FAKE_LABELS)
+    assert_equal(bound.discriminator(REAL, FAKE, LABELS, FAKE_LABELS), 2 * bce(real, 1) + 3 * bce(fake, 0))
+    assert_equal(bound.generator(FAKE, FAKE_LABELS), 11 * bce(fake, 1))
+    assert_equal(bound.attack(REAL, LABELS), 17 * bce(real, 1))
+
+
+def test_without_projection_the_source_is_judged_whatever_the_class():
+    assert losses.split(Weights()).source_logits(REAL, LABELS) is REAL.source
 
 
 # ---- presets

@@ -61,7 +61,6 @@ def train(make_discriminator, tmp_path):
         stage = FineTuning(
             ClassBranch(make_discriminator()),
             None,
-            None,
             num_examples=len(split),
             seed=1,
             attacker=None,

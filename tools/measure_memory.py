@@ -31,6 +31,7 @@ from robgan_tf.runtime import devices
 from robgan_tf.runtime.run_directory import write_json
 from robgan_tf.stages.cotraining import CoTraining
 from robgan_tf.stages.finetuning import FineTuning
+from robgan_tf.stages.generated import FromGenerator
 
 FLAGS = flags.FLAGS
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
@@ -100,8 +101,7 @@ def measure_here(name: str, batch: int) -> dict:
     else:
         stage = FineTuning(
             ClassBranch(discriminator),
-            lambda: ClassBranch(Discriminator(CLASSES, shape)),
-            generator,
+            FromGenerator(generator),
             num_examples=10_000,
             seed=0,
         )

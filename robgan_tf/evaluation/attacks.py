@@ -17,7 +17,8 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
-from robgan_tf.losses import class_loss, likely_wrong_class
+from robgan_tf.attack_losses import likely_wrong_class
+from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import ThreatModel
 

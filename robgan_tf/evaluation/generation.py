@@ -205,7 +205,7 @@ class GenerationEvaluation:
             return str(versions[-1])
         progress(f"no extractor is given: a classifier is trained on {data.name}, and kept in {folder}")
         images = StoredImages(data.train, self.seed, {})
-        classifier = self.extractor_training(new_classifier, images, progress)
+        classifier = self.extractor_training(new_classifier, images, progress).inference_copy()
         if classifier.features_and_logits is None:
             raise ValueError(
                 f"{type(classifier).__name__} has no features: give GenerationEvaluation.extractors another classifier."

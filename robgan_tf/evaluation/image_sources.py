@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import hashlib
 import pathlib
-import zipfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples, ImageData, TrainingSplit, stratified_order
 from robgan_tf.data.preprocessing import to_uint8
+from robgan_tf.data.sample_files import read_samples
 
 
 class ImageSource(abc.ABC):
@@ -114,33 +114,17 @@ class StoredImages(ImageSource):
         ).as_numpy_iterator()
 
 
-def sample_file(path: str, data: ImageData, seed: int) -> StoredImages:
-    """Returns the images of an .npz file: `images` uint8 [N, H, W, C], and `labels`, whole numbers [N].
+def images_of_file(path: str, data: ImageData, seed: int) -> StoredImages:
+    """Returns the images of an .npz file, see `read_samples`.
 
     Raises:
         ValueError: for a file that is none, or does not fit the data.
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            images, labels = file["images"], file["labels"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    examples = read_samples(path, data.num_classes)
+    if examples.image_shape != data.image_shape:
         raise ValueError(
-            f"{path} must be an .npz file with `images`, uint8 [N, H, W, C], and `labels`, whole numbers [N]: {error}"
-        ) from error
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != data.image_shape or not len(images):
-        raise ValueError(
-            f"{path}: `images` must be uint8 [N, {', '.join(map(str, data.image_shape))}] as those of {data.name}, got "
-            f"{images.dtype} {list(images.shape)}."
-        )
-    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{path}: `labels` must be {len(images)} whole numbers, got {labels.dtype} {list(labels.shape)}."
-        )
-    if labels.min() < 0 or labels.max() >= data.num_classes:
-        raise ValueError(
-            f"{path}: `labels` go from {labels.min()} to {labels.max()}; the classes of {data.name} are 0 to "
-            f"{data.num_classes - 1}."
+            f"{path}: images are of shape {examples.image_shape}, those of {data.name} {data.image_shape}."
         )
     digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-    about = {"source": "file", "file": str(path), "sha256": digest, "available": len(images)}
-    return StoredImages(Examples(images, labels.astype(np.int32)), seed, about)
+    about = {"source": "file", "file": str(path), "sha256": digest, "available": len(examples)}
+    return StoredImages(examples, seed, about)

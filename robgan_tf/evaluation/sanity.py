@@ -14,11 +14,12 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.attack_losses import margin_loss
 from robgan_tf.data.datasets import Examples
 from robgan_tf.evaluation.attacks import PGD, Noise
 from robgan_tf.evaluation.square import Square
 from robgan_tf.evaluation.withstands import Withstands
-from robgan_tf.losses import class_loss, margin_loss
+from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import PIXEL_RANGE, LInf, epsilon_255
 

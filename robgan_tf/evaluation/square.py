@@ -8,8 +8,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.attack_losses import margin_loss
 from robgan_tf.evaluation.attacks import Attack, check_count
-from robgan_tf.losses import margin_loss
 from robgan_tf.players.threat_model import L2, LInf, ThreatModel
 
 # After these shares of the queries the squares' area is halved (section 4.1: 10, 50, 200, ... of 10,000).

@@ -22,9 +22,11 @@ class BatchNorm(keras.layers.Layer):
 
     Args:
         name: name of the layer.
+        epsilon: added to the variance.
     """
 
-    def __init__(self, name: str | None = None):
+    def __init__(self, name: str | None = None, epsilon: float = EPSILON):
+        self.epsilon = epsilon
         self._output_dtype = keras.mixed_precision.global_policy().compute_dtype
         super().__init__(name=name, dtype="float32", autocast=False)
 
@@ -62,7 +64,7 @@ class BatchNorm(keras.layers.Layer):
     def _normalize(self, images, gamma, beta, training: bool):
         images = tf.cast(images, self._output_dtype)
         if training and _replicas() == 1:
-            normalized, statistics = _standardize(images)
+            normalized, statistics = _standardize(images, self.epsilon)
             return normalized * tf.cast(gamma, images.dtype) + tf.cast(beta, images.dtype), statistics
         images = tf.cast(images, tf.float32)
         if training:
@@ -70,7 +72,7 @@ class BatchNorm(keras.layers.Layer):
             variance = _mean_over_replicas(tf.math.squared_difference(images, mean))
         else:
             mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
-        normalized = (images - mean) * (gamma * tf.math.rsqrt(variance + EPSILON)) + beta
+        normalized = (images - mean) * (gamma * tf.math.rsqrt(variance + self.epsilon)) + beta
         return tf.cast(normalized, self._output_dtype), (mean, variance)
 
 
@@ -113,13 +115,13 @@ def _replicas() -> int:
     return 1 if context is None else context.num_replicas_in_sync
 
 
-def _standardize(images: tf.Tensor):
+def _standardize(images: tf.Tensor, epsilon: float):
     """Returns images [B, H, W, C] with mean 0 and variance 1 in each channel, and the float32 mean and variance [C].
 
     One kernel, which knows nothing of other replicas: about half the time of the same in single operations.
     """
     ones = tf.ones([images.shape[-1]])
-    normalized, mean, variance = tf.compat.v1.nn.fused_batch_norm(images, ones, 0 * ones, epsilon=EPSILON)
+    normalized, mean, variance = tf.compat.v1.nn.fused_batch_norm(images, ones, 0 * ones, epsilon=epsilon)
     # The kernel divides the sum of squares by one less than their number.
     count = tf.cast(tf.size(images) // images.shape[-1], tf.float32)
     return normalized, (mean, variance * (count - 1) / count)

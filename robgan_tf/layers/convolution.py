@@ -18,6 +18,13 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.nn.conv2d(images, tf.cast(kernel, images.dtype), strides=1, padding="SAME")
 
 
+def convolve_with_stride_2(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Every other row and column of `convolve`, with a kernel of odd size: [B, H, W, in] -> [B, H/2, W/2, out]."""
+    border = [kernel.shape[0] // 2] * 2  # "SAME" would begin at the second row and column
+    padding = [[0, 0], border, border, [0, 0]]
+    return tf.nn.conv2d(images, tf.cast(kernel, images.dtype), strides=2, padding=padding)
+
+
 def convolve_and_downsample(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """As `convolve` with a 3x3 kernel and then `downsample`: [B, H, W, in] -> [B, H/2, W/2, out], for even H and W."""
     return tf.nn.conv2d(images, tf.cast(_spread(kernel) / 4, images.dtype), strides=2, padding="SAME")
@@ -85,7 +92,7 @@ def downsample(images: tf.Tensor) -> tf.Tensor:
 
 
 class Conv2D(keras.layers.Layer):
-    """Convolution with bias. Its variables are float32; it computes in the compute dtype of the global policy.
+    """Convolution. Its variables are float32; it computes in the compute dtype of the global policy.
 
     Not Keras's, which knows neither of the combinations above.
 
@@ -94,6 +101,7 @@ class Conv2D(keras.layers.Layer):
         kernel_size: side of the square kernel.
         convolve: what it does with images and kernel: `convolve`, or with a 3x3 kernel another of the functions above.
         kernel_initializer: a Keras initializer for the kernel.
+        use_bias: whether it has a bias.
         name: name of the layer.
     """
 
@@ -103,6 +111,7 @@ class Conv2D(keras.layers.Layer):
         kernel_size: int,
         convolve: Callable = convolve,
         kernel_initializer="glorot_uniform",
+        use_bias: bool = True,
         name: str | None = None,
     ):
         super().__init__(name=name, dtype="float32", autocast=False)
@@ -111,15 +120,17 @@ class Conv2D(keras.layers.Layer):
         self.kernel_size = kernel_size
         self.convolve = convolve
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.use_bias = use_bias
 
     def build(self, input_shape):
-        """Creates kernel [size, size, in, filters] and bias for inputs [B, H, W, in]."""
+        """Creates kernel [size, size, in, filters] and, where it has one, the bias for inputs [B, H, W, in]."""
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer=self.kernel_initializer)
-        self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
         super().build(input_shape)
 
     def call(self, images):
         """Maps [B, H, W, in] to [B, H, W, filters], with half or twice the sides where `convolve` does so."""
         images = self.convolve(tf.cast(images, self.arithmetic_dtype), self.kernel)
-        return tf.nn.bias_add(images, tf.cast(self.bias, self.arithmetic_dtype))
+        return tf.nn.bias_add(images, tf.cast(self.bias, self.arithmetic_dtype)) if self.use_bias else images

@@ -134,28 +134,32 @@ class SpectralNormConv2D(SpectralNormLayer):
 
 
 class SpectralNormDense(SpectralNormLayer):
-    """Linear layer with bias, its kernel spectrally normalised.
+    """Linear layer, its kernel spectrally normalised.
 
     Args:
         units: number of outputs.
+        use_bias: whether it has a bias.
         **layer_options: `kernel_initializer`, `dtype` and `name`, see `SpectralNormLayer`.
     """
 
-    def __init__(self, units: int, **layer_options):
+    def __init__(self, units: int, use_bias: bool = True, **layer_options):
         super().__init__(**layer_options)
         self.units = units
+        self.use_bias = use_bias
 
     def build(self, input_shape):
-        """Creates kernel [in, units], u and bias for inputs [B, in]."""
+        """Creates kernel [in, units], u and, where it has one, the bias for inputs [B, in]."""
         self.add_kernel((input_shape[-1], self.units))
-        self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
         super().build(input_shape)
 
     def call(self, features):
         """Maps [B, in] to [B, units]."""
         features = tf.cast(features, self.arithmetic_dtype)
         kernel = tf.cast(self.normalized_kernel(), self.arithmetic_dtype)
-        return tf.linalg.matmul(features, kernel) + tf.cast(self.bias, self.arithmetic_dtype)
+        outputs = tf.linalg.matmul(features, kernel)
+        return outputs + tf.cast(self.bias, self.arithmetic_dtype) if self.use_bias else outputs
 
 
 class SpectralNormEmbedding(SpectralNormLayer):

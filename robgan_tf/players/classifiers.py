@@ -6,7 +6,6 @@ import contextlib
 from typing import Callable
 
 import gin
-import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -15,6 +14,8 @@ class Classifier(keras.Model):
     """Maps images float32 [B, H, W, C] in [-1, 1] to class logits float32 [B, K].
 
     Attributes:
+        num_classes: number of classes, K.
+        image_shape: (H, W, C).
         features_and_logits: a method from images to what the last, linear layer is given, float32 [B, D], and the
             logits, in inference mode; by the features generators are measured. None where there is no such layer.
     """
@@ -28,9 +29,15 @@ class Classifier(keras.Model):
         """A context for passes between which the weights stay as they are: see `Discriminator.kernels_held`."""
         return contextlib.nullcontext()
 
-    def inference_weights(self) -> list[np.ndarray]:
-        """Returns the weights with which a copy without spectral normalisation answers alike."""
-        return self.get_weights()
+    def another(self) -> Classifier:
+        """Returns another one with the same arguments, made under the current strategy and precision."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how another one is made.")
+
+    def inference_copy(self) -> Classifier:
+        """Returns one that answers alike in inference, made as `another`: for evaluation and export."""
+        copy = self.another()
+        copy.set_weights(self.get_weights())
+        return copy
 
     @property
     def class_variables(self) -> list[tf.Variable]:
@@ -50,6 +57,8 @@ class ClassBranch(Classifier):
     def __init__(self, discriminator: Callable, name: str = "class_branch"):
         super().__init__(name=name)
         self.discriminator = discriminator
+        self.num_classes = discriminator.num_classes
+        self.image_shape = discriminator.image_shape
 
     def call(self, images, training=False) -> tf.Tensor:
         """Returns the class logits of the discriminator, float32 [B, K]."""
@@ -68,9 +77,13 @@ class ClassBranch(Classifier):
         """See `Discriminator.kernels_held`."""
         return self.discriminator.kernels_held()
 
-    def inference_weights(self):
-        """See `Discriminator.inference_weights`."""
-        return self.discriminator.inference_weights()
+    def another(self) -> ClassBranch:
+        """Returns the class branch of another discriminator."""
+        return ClassBranch(self.discriminator.another(), name=self.name)
+
+    def inference_copy(self) -> ClassBranch:
+        """Returns one without spectral normalisation, see `Discriminator.inference_copy`."""
+        return ClassBranch(self.discriminator.inference_copy(), name=self.name)
 
     @property
     def class_variables(self) -> list[tf.Variable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import gin
@@ -43,6 +44,8 @@ class Discriminator(keras.Model):
         spectral_norm: whether every layer is spectrally normalised (the authors' released code has none).
         recompute: whether gradients compute each block once more instead of keeping its inner results in memory: less
             memory, more time, the same gradients.
+        class_bias: whether the class head has a bias; without one it is the embedding of a projection discriminator
+            (see `losses.projection`).
         name: name of the model.
 
     Raises:
@@ -58,6 +61,7 @@ class Discriminator(keras.Model):
         downsample: Sequence[bool] = gin.REQUIRED,
         spectral_norm: bool = True,
         recompute: bool = False,
+        class_bias: bool = True,
         name: str = "discriminator",
     ):
         super().__init__(name=name)
@@ -72,7 +76,21 @@ class Discriminator(keras.Model):
                 f"{image_shape[1]} px does not allow: use sides divisible by {2 ** sum(downsample)} or fewer True "
                 f"entries in Discriminator.downsample."
             )
+        # Not a dictionary, which Keras would track as a part of the network.
+        self._another = partial(
+            Discriminator,
+            num_classes=num_classes,
+            image_shape=tuple(image_shape),
+            base_width=base_width,
+            multipliers=tuple(multipliers),
+            downsample=tuple(downsample),
+            spectral_norm=spectral_norm,
+            recompute=recompute,
+            class_bias=class_bias,
+            name=name,
+        )
         self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
         conv2d = SpectralNormConv2D if spectral_norm else Conv2D
         dense = SpectralNormDense if spectral_norm else keras.layers.Dense
         self.blocks = [
@@ -81,7 +99,13 @@ class Discriminator(keras.Model):
         ]
         # The heads are float32 under every precision: they are small, and losses and attacks are built on them.
         self.source_head = dense(1, kernel_initializer=glorot_uniform(1.0), dtype="float32", name="source_head")
-        self.class_head = dense(num_classes, kernel_initializer=glorot_uniform(1.0), dtype="float32", name="class_head")
+        self.class_head = dense(
+            num_classes,
+            use_bias=class_bias,
+            kernel_initializer=glorot_uniform(1.0),
+            dtype="float32",
+            name="class_head",
+        )
         # Makes the weights now: optimizers and checkpoints need them before the first step.
         self(tf.zeros([1, *image_shape]))
 
@@ -102,8 +126,18 @@ class Discriminator(keras.Model):
         for layer in self.spectral_norm_layers:
             layer.power_iteration()
 
+    def another(self) -> Discriminator:
+        """Returns another one with the same arguments, made under the current strategy and precision."""
+        return self._another()
+
+    def inference_copy(self) -> Discriminator:
+        """Returns one that judges alike without spectral normalisation, W / sigma for each W; made as `another`."""
+        copy = self._another(spectral_norm=False)
+        copy.set_weights(self.inference_weights())
+        return copy
+
     def inference_weights(self) -> list[np.ndarray]:
-        """Returns the weights of a discriminator with `spectral_norm=False` that judges alike: W / sigma for each W."""
+        """Returns the weights of `inference_copy`."""
         normalized = {id(layer.kernel): layer.normalized_kernel().numpy() for layer in self.spectral_norm_layers}
         return [normalized.get(id(weight), weight.numpy()) for weight in self.trainable_variables]
 

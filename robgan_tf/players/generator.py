@@ -63,6 +63,7 @@ class Generator(keras.Model):
                 f"from {BOTTOM} px (now {sum(upsample)})."
             )
         self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         widths = [base_width * multiplier for multiplier in multipliers]
         self.bottom_width = widths[0]

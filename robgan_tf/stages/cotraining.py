@@ -35,7 +35,7 @@ class CoTraining(Stage):
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real images, or None.
-        losses: the losses of the three players, `@split()` or `@ac_gan()`.
+        losses: the losses of the three players, `@split()`, `@ac_gan()` or `@projection()`.
         epochs: length of the stage in passes over the real images.
         batch_size: global size of a micro-batch, over all replicas.
         discriminator_steps: discriminator updates per generator update (n_dis).
@@ -190,7 +190,8 @@ class CoTraining(Stage):
         """Returns adversarial real images; with no attacker the images themselves."""
 
         def objective(images, labels):
-            return self.objectives.attack(self.discriminator(images, training=False), labels)
+            del images  # the clean ones
+            return lambda images: self.objectives.attack(self.discriminator(images, training=False), labels)
 
         with self.discriminator.kernels_held():
             return self.attacked(images, labels, objective, seed)
@@ -198,6 +199,7 @@ class CoTraining(Stage):
     def update_discriminator(self, images, labels, seed) -> dict:
         """Updates the discriminator on (adversarial) real `images` and as many generated ones (eq. 8 or 9)."""
         optimizer, variables = self.discriminator_optimizer, self.discriminator.trainable_variables
+        source_logits = self.objectives.source_logits
 
         def differentiate(images, fake_images, labels, fake_labels):
             with tf.GradientTape() as tape:
@@ -208,8 +210,8 @@ class CoTraining(Stage):
                 target = scaled(optimizer, loss)
             metrics = {
                 "discriminator_loss": loss,
-                "real_accuracy": self.average(tf.cast(real.source > 0, tf.float32)),
-                "fake_accuracy": self.average(tf.cast(fake.source < 0, tf.float32)),
+                "real_accuracy": self.average(tf.cast(source_logits(real, labels) > 0, tf.float32)),
+                "fake_accuracy": self.average(tf.cast(source_logits(fake, fake_labels) < 0, tf.float32)),
                 "class_accuracy": self.accuracy(real.classes, labels),
             }
             return (), (tape.gradient(target, variables), metrics)

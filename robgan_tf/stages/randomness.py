@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Callable
+
 import tensorflow as tf
 
 
@@ -17,15 +20,28 @@ def replica_seed(seed) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(seed, context.replica_id_in_sync_group)
 
 
-def generator_inputs(seed, batch: int, latent_dim: int, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns z ~ N(0, I), float32 [batch, latent_dim], and uniform labels, int32 [batch], for this replica.
+def shares_of_replicas(draw: Callable[[int], Sequence[tf.Tensor]], batch: int) -> list[tf.Tensor]:
+    """Returns this replica's `batch` rows of what `draw` gives for the global batch.
 
-    They are drawn for the global batch and cut, so that any number of replicas sees the same global batch.
+    So any number of replicas sees the same global batch.
+
+    Args:
+        draw: function of the number of rows of the global batch; returns tensors with so many rows, the same on all
+            replicas.
+        batch: number of rows for each replica.
     """
     context = tf.distribute.get_replica_context()
-    total = batch * context.num_replicas_in_sync
     begin = batch * tf.cast(context.replica_id_in_sync_group, tf.int32)
-    noise_seed, label_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-    noise = tf.random.stateless_normal([total, latent_dim], noise_seed)
-    labels = tf.random.stateless_uniform([total], label_seed, maxval=num_classes, dtype=tf.int32)
-    return tf.slice(noise, [begin, 0], [batch, latent_dim]), tf.slice(labels, [begin], [batch])
+    tensors = draw(batch * context.num_replicas_in_sync)
+    return [tf.slice(tensor, [begin, *[0] * (len(tensor.shape) - 1)], [batch, *tensor.shape[1:]]) for tensor in tensors]
+
+
+def generator_inputs(seed, batch: int, latent_dim: int, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns z ~ N(0, I), float32 [batch, latent_dim], and uniform labels, int32 [batch], for this replica."""
+
+    def draw(total):
+        noise_seed, label_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        noise = tf.random.stateless_normal([total, latent_dim], noise_seed)
+        return noise, tf.random.stateless_uniform([total], label_seed, maxval=num_classes, dtype=tf.int32)
+
+    return tuple(shares_of_replicas(draw, batch))

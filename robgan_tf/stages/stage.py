@@ -177,14 +177,14 @@ class Stage(keras.Model):
         Args:
             images: float32 [b, H, W, C] in [-1, 1], of this replica.
             labels: their classes, int32 [b].
-            objective: maps images and labels to what the attacker maximises, [b].
+            objective: maps clean images and labels to a function of images, which the attacker maximises, [b].
             seed: int32 [2], the same on all replicas, of a random start.
         """
         if self.attacker is None:
             return images
 
         def attack(start, images, labels):
-            return self.attacker.ascend(start, images, lambda images: objective(images, labels)), ()
+            return self.attacker.ascend(start, images, objective(images, labels)), ()
 
         attack = self.by_xla(attack)
         start = self.attacker.start(images, replica_seed(seed))

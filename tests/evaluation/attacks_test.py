@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import losses
+from robgan_tf.attack_losses import dlr_loss, margin_loss, targeted_dlr_loss, targeted_margin_loss
 from robgan_tf.data.datasets import Examples
 from robgan_tf.evaluation.apgd import AutoPGD, checkpoint_spans
 from robgan_tf.evaluation.attacks import PGD, Noise, Transfer
@@ -61,11 +62,11 @@ def pgd(ball, objective=losses.class_loss, targets=0, restarts=1, kind=Attacker,
 # of them may miss, and a target for each does not.
 EXACT = {
     "pgd": (binary, lambda ball: pgd(ball)),
-    "pgd on the margin": (binary, lambda ball: pgd(ball, losses.margin_loss, random_start=True)),
+    "pgd on the margin": (binary, lambda ball: pgd(ball, margin_loss, random_start=True)),
     "pgd with momentum": (binary, lambda ball: pgd(ball, kind=MomentumAttacker, momentum=0.75)),
-    "pgd, all targets": (linear, lambda ball: pgd(ball, losses.targeted_margin_loss, targets=4)),
+    "pgd, all targets": (linear, lambda ball: pgd(ball, targeted_margin_loss, targets=4)),
     "apgd-ce": (binary, lambda ball: AutoPGD(ball, 50)),
-    "apgd-t": (linear, lambda ball: AutoPGD(ball, 50, losses.targeted_dlr_loss, targets=4)),
+    "apgd-t": (linear, lambda ball: AutoPGD(ball, 50, targeted_dlr_loss, targets=4)),
 }
 
 
@@ -79,7 +80,7 @@ def test_attack_along_gradients_finds_the_worst_case_of_a_linear_classifier(norm
 
 
 @every_norm
-@pytest.mark.parametrize("objective", [losses.class_loss, losses.dlr_loss])
+@pytest.mark.parametrize("objective", [losses.class_loss, dlr_loss])
 def test_untargeted_attack_misses_few_of_several_classes_and_breaks_nothing_that_holds(
     examples, norm, epsilon, objective
 ):
@@ -119,7 +120,7 @@ def test_square_and_noise_never_ask_for_a_gradient(examples):
 
 ALL = {
     **{name: make for name, (_, make) in EXACT.items()},
-    "apgd-dlr": lambda ball: AutoPGD(ball, 7, losses.dlr_loss),
+    "apgd-dlr": lambda ball: AutoPGD(ball, 7, dlr_loss),
     "square": lambda ball: Square(ball, 30),
     "noise": lambda ball: Noise(ball, 2),
     "transfer": lambda ball: Transfer(pgd(ball), lambda images: linear(images)[:, ::-1]),
@@ -156,7 +157,11 @@ def test_all_settings_are_told_and_can_be_written_as_json(make):
 def test_names_are_those_of_the_field():
     ball = LInf(0.05)
     attacks = [PGD(Attacker(ball, 1, relative_step_size=1.0)), pgd(ball), AutoPGD(ball)]
-    attacks += [AutoPGD(ball, objective=losses.dlr_loss), AutoPGD(ball, 100, losses.targeted_dlr_loss, 9), Square(ball)]
+    attacks += [
+        AutoPGD(ball, objective=dlr_loss),
+        AutoPGD(ball, 100, targeted_dlr_loss, 9),
+        Square(ball),
+    ]
     assert [attack.name for attack in attacks] == ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "square"]
 
 
@@ -167,7 +172,10 @@ def test_names_are_those_of_the_field():
     "make, message",
     [
         (lambda ball: pgd(ball, restarts=2), "would do the same 2 times: set the attacker's random_start"),
-        (lambda ball: pgd(ball, losses.targeted_dlr_loss), "PGD.objective = @targeted_dlr_loss takes target classes"),
+        (
+            lambda ball: pgd(ball, targeted_dlr_loss),
+            "PGD.objective = @targeted_dlr_loss takes target classes",
+        ),
         (lambda ball: pgd(ball, targets=3), "takes no target classes, and PGD.targets is 3"),
         (lambda ball: AutoPGD(ball, 0), "AutoPGD.steps must be a whole number >= 1, got 0"),
         (lambda ball: AutoPGD(ball, restarts=0), "AutoPGD.restarts"),
@@ -203,7 +211,7 @@ def test_auto_pgd_halves_its_step_where_it_jumps_over_the_maximum():
         return tf.stack([-loss + 10, tf.zeros_like(loss)], axis=-1)  # right for ever: the loss alone decides
 
     image = tf.zeros([1, 1, 1, 1])
-    found = AutoPGD(LInf(1.0), 60, losses.margin_loss)(bump_at_a_tenth, image, tf.constant([0]), tf.constant([1, 2]))
+    found = AutoPGD(LInf(1.0), 60, margin_loss)(bump_at_a_tenth, image, tf.constant([0]), tf.constant([1, 2]))
     assert abs(found.numpy().item() - 0.1) < 1 / 32
 
 

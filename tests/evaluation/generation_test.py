@@ -10,7 +10,7 @@ from robgan_tf.evaluation import extractors
 from robgan_tf.evaluation.classifier_training import ClassifierTraining
 from robgan_tf.evaluation.extractors import classifier_extractor, inception
 from robgan_tf.evaluation.generation import GenerationEvaluation
-from robgan_tf.evaluation.image_sources import GeneratedImages, StoredImages, sample_file
+from robgan_tf.evaluation.image_sources import GeneratedImages, StoredImages, images_of_file
 from robgan_tf.evaluation.training_scores import TrainingScores
 from robgan_tf.players.classifiers import ClassBranch
 from robgan_tf.serving.saved_model import export_classifier
@@ -163,17 +163,23 @@ def test_stored_images_come_once_each(digits):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"images": np.zeros([4, 8, 8, 1], np.uint8)}, "must be an .npz file with `images`"),
+        ({"images": np.zeros([4, 8, 8, 1], np.uint8)}, "it is not such a file"),
         ({"images": np.zeros([4, 8, 8, 1], np.float32), "labels": np.zeros(4, int)}, "got float32"),
-        ({"images": np.zeros([4, 9, 9, 1], np.uint8), "labels": np.zeros(4, int)}, r"uint8 \[N, 8, 8, 1\]"),
-        ({"images": np.zeros([4, 8, 8, 1], np.uint8), "labels": np.zeros(3, int)}, "must be 4 whole numbers"),
-        ({"images": np.zeros([4, 8, 8, 1], np.uint8), "labels": np.full(4, 10)}, "go from 10 to 10; .* 0 to 9"),
+        (
+            {"images": np.zeros([4, 9, 9, 1], np.uint8), "labels": np.zeros(4, int)},
+            r"of shape \(9, 9, 1\), those of .* \(8, 8, 1\)",
+        ),
+        (
+            {"images": np.zeros([4, 8, 8, 1], np.uint8), "labels": np.zeros(3, int)},
+            "labels must be integers of shape \\[4\\]",
+        ),
+        ({"images": np.zeros([4, 8, 8, 1], np.uint8), "labels": np.full(4, 10)}, "are from 10 to 10, .* 0 to 9"),
     ],
 )
 def test_wrong_files_of_images_are_refused(digits, tmp_path, arrays, message):
     np.savez(tmp_path / "images.npz", **arrays)
     with pytest.raises(ValueError, match=message):
-        sample_file(str(tmp_path / "images.npz"), digits, 0)
+        images_of_file(str(tmp_path / "images.npz"), digits, 0)
 
 
 # ---------------------------------------------------------------------------------------------------- evaluation
@@ -189,7 +195,7 @@ def test_real_images_score_better_than_collapsed_ones_by_a_classifier_trained_fo
     np.savez(tmp_path / "collapsed.npz", images=digits.test.images[firsts[rows % 10]], labels=rows % 10)
     found = {}
     for name in ("real", "collapsed"):
-        images = sample_file(str(tmp_path / f"{name}.npz"), digits, 0)
+        images = images_of_file(str(tmp_path / f"{name}.npz"), digits, 0)
         report = measure(images, digits, new_classifier, tmp_path / "kept")
         json.dumps(report, allow_nan=False)
         (block,) = report["extractors"]

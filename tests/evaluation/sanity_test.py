@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from robgan_tf.attack_losses import targeted_dlr_loss
 from robgan_tf.evaluation.apgd import AutoPGD
 from robgan_tf.evaluation.attacks import PGD, Noise
 from robgan_tf.evaluation.robustness import RobustnessEvaluation
 from robgan_tf.evaluation.sanity import SanityChecks, check_answers, check_arrays, graded, unbounded
 from robgan_tf.evaluation.withstands import Withstands
-from robgan_tf.losses import targeted_dlr_loss
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import L2, LInf
 

@@ -136,3 +136,26 @@ def test_a_channel_that_hardly_varies_around_a_large_mean_stays_finite():
     expected = (images - images.astype(np.float64).mean((0, 1, 2))) / np.sqrt(variance + EPSILON)
     # The rounding of a mean of 10, 6e-7, over the square root of epsilon.
     np.testing.assert_allclose(BatchNorm()(images, training=True), expected, atol=1e-3)
+
+
+def test_second_derivatives_in_training_are_those_of_the_formula():
+    layer, images = BatchNorm(epsilon=1e-5), tf.constant(random_images())
+    layer.build(images.shape)
+    weights = tf.constant(np.random.default_rng(1).normal(size=images.shape), tf.float32)
+
+    def formula(images):
+        mean = tf.reduce_mean(images, axis=[0, 1, 2])
+        variance = tf.reduce_mean((images - mean) ** 2, axis=[0, 1, 2])
+        return (images - mean) * tf.math.rsqrt(variance + 1e-5)
+
+    def second(normalize):
+        with tf.GradientTape() as outer:
+            outer.watch(images)
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                total = tf.reduce_sum(tf.sin(normalize(images)) * weights)
+            norm = tf.norm(tape.gradient(total, images))
+        return norm, outer.gradient(norm, images)
+
+    for found, expected in zip(second(lambda images: layer(images, training=True)), second(formula)):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)  # float32, twice

@@ -9,6 +9,7 @@ from robgan_tf.layers.convolution import (
     convolve_and_downsample,
     convolve_image,
     convolve_to_image,
+    convolve_with_stride_2,
     downsample,
     upsample,
     upsample_and_convolve,
@@ -129,3 +130,16 @@ def test_layer_computes_in_the_policys_type_with_float32_variables():
     layer = Conv2D(7, 3)
     assert layer(random_images(5)).dtype == tf.bfloat16
     assert {variable.dtype for variable in layer.variables} == {tf.float32}
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_stride_2_gives_every_other_row_and_column_from_the_first(size):
+    images, kernel = tf.random.normal([2, 8, 6, 3], seed=1), tf.random.normal([size, size, 3, 4], seed=2)
+    found = convolve_with_stride_2(images, kernel)
+    np.testing.assert_allclose(found, convolve(images, kernel)[:, ::2, ::2], atol=1e-5)
+
+
+def test_layer_without_bias_is_the_convolution_alone():
+    layer, images = Conv2D(4, 3, use_bias=False), tf.random.normal([2, 8, 8, 3], seed=1)
+    np.testing.assert_array_equal(layer(images), convolve(images, layer.kernel))
+    assert len(layer.weights) == 1

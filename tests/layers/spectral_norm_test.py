@@ -180,6 +180,22 @@ def test_embedding_gives_the_row_of_each_label():
     np.testing.assert_array_equal(layer(tf.constant([8, 0, 8])), layer.normalized_kernel().numpy()[[8, 0, 8]])
 
 
+def test_a_dense_layer_without_bias_holds_the_inner_products_with_all_embeddings():
+    """Projection (Miyato & Koyama 2018): the table of embeddings is the kernel turned round, with the same sigma."""
+    dense = SpectralNormDense(9, use_bias=False)
+    dense.build(tf.TensorShape([None, 4]))
+    embedding = make("embedding")
+    embedding.kernel.assign(tf.transpose(dense.kernel))
+    iterate(dense, 100)
+    iterate(embedding, 100)
+    largest = np.linalg.svd(dense.kernel.numpy(), compute_uv=False)[0]
+    np.testing.assert_allclose([dense.sigma(), embedding.sigma()], largest, rtol=1e-5)
+    features, labels = tf.random.normal([5, 4]), tf.constant([3, 0, 8, 3, 1])
+    products = tf.reduce_sum(embedding(labels) * features, axis=-1)
+    np.testing.assert_allclose(tf.gather(dense(features), labels, batch_dims=1), products, atol=1e-5)
+    assert len(dense.trainable_variables) == 1
+
+
 @every_layer
 @pytest.mark.parametrize("training", [True, False])
 def test_calling_never_assigns_anything(kind, training):

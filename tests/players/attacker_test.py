@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from robgan_tf.losses import class_loss, source_loss
+from robgan_tf.losses import class_loss, logistic
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import L2, LInf
 
@@ -32,7 +32,7 @@ def objective_of(network):
 
     def objective(images):
         verdict = network(images, training=False)
-        return source_loss(verdict.source, real=True) + class_loss(verdict.classes, LABELS[: len(images)])
+        return logistic(verdict.source, real=True) + class_loss(verdict.classes, LABELS[: len(images)])
 
     return objective
 

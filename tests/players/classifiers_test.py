@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robgan_tf.players.classifiers import ClassBranch
+from robgan_tf.players.classifiers import ClassBranch, Classifier
 
 
 @pytest.fixture
@@ -32,3 +32,17 @@ def test_power_iteration_is_the_discriminators(discriminator):
     before = discriminator.class_head.u.numpy()
     ClassBranch(discriminator).power_iteration()
     assert np.abs(discriminator.class_head.u.numpy() - before).max() > 1e-3
+
+
+def test_a_class_branch_gives_another_and_a_copy_without_spectral_norm(discriminator):
+    branch, images = ClassBranch(discriminator), tf.random.uniform([4, 8, 8, 3], -1, 1)
+    assert (branch.num_classes, branch.image_shape) == (3, (8, 8, 3))
+    copy = branch.inference_copy()
+    np.testing.assert_allclose(copy(images), branch(images), atol=1e-5)  # W / sigma at once
+    assert not copy.discriminator.spectral_norm_layers
+    assert len(branch.another().weights) == len(branch.weights) and branch.another().name == branch.name
+
+
+def test_a_classifier_that_does_not_say_how_another_is_made_says_so():
+    with pytest.raises(NotImplementedError, match="Classifier does not say"):
+        Classifier().inference_copy()

@@ -3,6 +3,8 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.losses import projection_logits
+
 
 def random_images(count=4, channels=3):
     return tf.random.uniform([count, 8, 8, channels], -1, 1)
@@ -119,3 +121,30 @@ def test_inference_weights_are_read_under_a_strategy(make_discriminator, two_rep
     assert plain.count_params() == sum(variable.shape.num_elements() for variable in discriminator.trainable_variables)
     kernel = discriminator.blocks[0].conv_1.normalized_kernel().numpy()
     np.testing.assert_array_equal(plain.blocks[0].conv_1.kernel, kernel)
+
+
+@pytest.mark.parametrize("spectral_norm", [True, False])
+def test_without_class_bias_it_is_a_projection_discriminator(make_discriminator, spectral_norm):
+    discriminator, images = make_discriminator(spectral_norm=spectral_norm, class_bias=False), random_images()
+    head = discriminator.class_head
+    assert len(head.trainable_variables) == 1 and not getattr(head, "bias", None)
+    features = images
+    for block in discriminator.blocks:
+        features = block(features)
+    summed = np.maximum(features.numpy(), 0).sum(axis=(1, 2))
+    table = (head.normalized_kernel() if spectral_norm else head.kernel).numpy()  # an embedding in each column
+    labels = np.array([2, 0, 1, 2])
+    psi, verdict = discriminator.source_head(summed).numpy()[:, 0], discriminator(images)
+    expected = psi + (summed * table[:, labels].T).sum(axis=1)
+    np.testing.assert_allclose(projection_logits(verdict, labels), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_copy_for_inference_judges_alike_without_spectral_norm(make_discriminator):
+    for options in ({}, {"class_bias": False}, {"spectral_norm": False, "recompute": True}):
+        discriminator, images = make_discriminator(**options), random_images()
+        copy = discriminator.inference_copy()
+        assert not copy.spectral_norm_layers
+        for one, other in zip(copy(images), discriminator(images)):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+        another = discriminator.another()
+        assert [weight.shape for weight in another.weights] == [weight.shape for weight in discriminator.weights]

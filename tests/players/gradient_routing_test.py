@@ -107,3 +107,29 @@ def test_the_generators_update_moves_its_weights_and_nothing_of_the_others(make_
     assert not any(moved(others, before))
     # dense, three convolutions in the block, and the one to the image
     assert moved(kernels, of_generator) == [True] * 5
+
+
+def test_under_projection_the_embeddings_learn_from_real_and_from_generated_images(make_stage):
+    for weights in (FAKE_ALONE, Weights(fake=0)):
+        stage = make_stage(losses.projection(weights))
+        # The hinge lets images alone that are on their side by 1.
+        head = stage.discriminator.class_head.trainable_variables[0]
+        before = head.numpy()
+        stage.update_discriminator(
+            tf.random.uniform([4, 8, 8, 3], -1, 1), tf.constant([0, 1, 2, 0]), tf.constant([1, 2])
+        )
+        assert moved([head], [before]) == [True]
+
+
+def test_under_projection_the_generator_hears_of_its_classes_through_the_embeddings(make_generator, make_discriminator):
+    generator, discriminator = make_generator(), make_discriminator(class_bias=False)
+    noise = tf.random.normal([3, generator.latent_dim])
+    with tf.GradientTape() as tape:
+        verdict = discriminator(generator((noise, tf.constant([0, 1, 2]))))
+        loss = losses.projection(Weights()).generator(verdict, tf.constant([0, 1, 2]))
+    # -1 for the class that was asked for, 0 for the others; and all of it reaches the generator's weights.
+    with tf.GradientTape() as tape_of_logits:
+        tape_of_logits.watch(verdict.classes)
+        again = losses.projection(Weights()).generator(verdict, tf.constant([0, 1, 2]))
+    np.testing.assert_array_equal(tf.convert_to_tensor(tape_of_logits.gradient(again, verdict.classes)), -np.eye(3))
+    assert np.any(tape.gradient(loss, generator.dense.kernel).numpy() != 0)

@@ -12,6 +12,7 @@ from robgan_tf.players.threat_model import LInf
 from robgan_tf.stages.accumulation import over_parts
 from robgan_tf.stages.cotraining import CoTraining
 from robgan_tf.stages.finetuning import FineTuning
+from robgan_tf.stages.generated import FromGenerator
 from robgan_tf.stages.optimization import fixed
 
 CLASSES, BATCH = 3, 8
@@ -82,8 +83,7 @@ def finetuning(make_generator, make_discriminator):
         keras.utils.set_random_seed(1)
         return FineTuning(
             ClassBranch(make_discriminator(recompute=recompute)),
-            None,
-            make_generator() if with_generator else None,
+            FromGenerator(make_generator()) if with_generator else None,
             num_examples=80,
             seed=7,
             attacker=attacker,
@@ -181,6 +181,6 @@ class WithBatchNorm(Classifier):
 def test_parts_of_a_classifier_with_batch_norm_are_refused():
     options = {"attacker": None, "fake_weight": 0.0, "epochs": 1, "batch_size": 8, "num_examples": 80, "seed": 0}
     options = {**options, "optimizer": keras.optimizers.SGD, "schedule": schedule}
-    FineTuning(WithBatchNorm(), None, None, **options)
+    FineTuning(WithBatchNorm(), None, **options)
     with pytest.raises(ValueError, match="batch norm the statistics of parts"):
-        FineTuning(WithBatchNorm(), None, None, accumulation=2, **options)
+        FineTuning(WithBatchNorm(), None, accumulation=2, **options)

@@ -5,16 +5,22 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.attack_losses import margin_loss
 from robgan_tf.losses import AcGanAsCode, SplitAsCode, ac_gan, split
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.classifiers import ClassBranch
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import Generator
+from robgan_tf.players.preact_resnet import PreActResNet18
 from robgan_tf.players.threat_model import LInf
+from robgan_tf.players.vgg import VGG16
 from robgan_tf.runtime.devices import mirrored
 from robgan_tf.stages.cotraining import CoTraining
 from robgan_tf.stages.finetuning import FineTuning
+from robgan_tf.stages.generated import FromGenerator
+from robgan_tf.stages.objectives import Adversarial, LipschitzRegularised, Trades
 from robgan_tf.stages.optimization import fixed
+from robgan_tf.stages.randomness import step_seeds
 
 SHAPE, CLASSES, BATCH, STEPS = (8, 8, 1), 3, 4, 2
 
@@ -57,8 +63,7 @@ def make_cotraining(attacker="default", losses=None, optimizer=keras.optimizers.
 def make_finetuning(generator=None, attacker="default", fake_weight=0.0, optimizer=keras.optimizers.Adam, **options):
     return FineTuning(
         ClassBranch(make_discriminator()),
-        lambda: ClassBranch(make_discriminator()),
-        generator,
+        generator and FromGenerator(generator),
         num_examples=80,
         seed=7,
         attacker=make_attacker() if attacker == "default" else attacker,
@@ -331,3 +336,150 @@ def test_the_average_classifier_is_the_result_where_there_is_one():
 def test_a_weight_that_contradicts_the_generator_is_refused(with_generator, fake_weight):
     with pytest.raises(ValueError, match="fake_weight"):
         make_finetuning(make_generator() if with_generator else None, fake_weight=fake_weight)
+
+
+# ------------------------------------------------------------------------------------- objectives, other classifiers
+
+OBJECTIVES = [Adversarial(), Adversarial(margin_loss), Trades(), LipschitzRegularised(0.5)]
+RANDOM_START = make_attacker(random_start=True)
+
+
+def make_eq_6(classifier=None, objective=OBJECTIVES[0], **options):
+    """Fine-tuning of a classifier on real images and those of a generator."""
+    return FineTuning(
+        classifier() if classifier else ClassBranch(make_discriminator()),
+        FromGenerator(make_generator()),
+        num_examples=80,
+        seed=7,
+        objective=objective,
+        fake_weight=0.5,
+        epochs=1,
+        batch_size=BATCH * STEPS,
+        **{"attacker": RANDOM_START, "optimizer": keras.optimizers.SGD, "schedule": schedule, **options},
+    )
+
+
+def small_resnet():
+    return PreActResNet18(CLASSES, SHAPE, base_width=2)
+
+
+def small_vgg():
+    return VGG16(CLASSES, SHAPE, base_width=2)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: type(objective).__name__)
+def test_every_objective_weighs_generated_images_with_lambda(objective):
+    # With the random numbers of a step known, its loss can be computed by itself; without an attack and with one.
+    stage = make_eq_6(objective=objective)
+    images, labels = next(iter(batches(1)))
+    attack_seed, fake_seed = step_seeds(7, 0, 2)
+    fake_images, fake_labels = stage.generated.sample(fake_seed, BATCH * STEPS)
+    images, labels = tf.concat([images, fake_images], 0), tf.concat([labels, fake_labels], 0)
+    adversarial = stage.attack(images, labels, attack_seed)
+    assert float(tf.reduce_max(tf.abs(adversarial - images))) > 0.05
+    stage.classifier.power_iteration()
+    each, _ = objective.loss(stage.classifier, images, adversarial, labels, True)
+    half = BATCH * STEPS
+    expected = np.mean(each[:half]) + 0.5 * np.mean(each[half:])
+    stage = stage_like(stage, objective)
+    np.testing.assert_allclose(train(stage, 1)["loss"], expected, rtol=1e-4)
+
+
+def stage_like(other, objective):
+    """A fresh stage with the weights that `other`, which has done one power iteration, had before it."""
+    keras.utils.set_random_seed(0)
+    stage = make_eq_6(objective=objective)
+    for one, old in zip(stage.classifier.trainable_variables, other.classifier.trainable_variables):
+        np.testing.assert_array_equal(one, old)
+    return stage
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[2:], ids=lambda objective: type(objective).__name__)
+@pytest.mark.parametrize("how", ["replicas", "accumulation", pytest.param("xla", marks=pytest.mark.slow)])
+def test_objectives_make_the_same_step_on_replicas_in_parts_and_compiled(objective, how):
+    def make(**options):
+        return make_eq_6(objective=objective, **options)
+
+    if how == "replicas":
+        one, other = on_two_replicas(make)
+    else:
+        one, other = make(), make(**{"accumulation": 4} if how == "accumulation" else {"jit_compile": True})
+    other.classifier.set_weights(one.classifier.get_weights())
+    other.generated.generator.set_weights(one.generated.generator.get_weights())
+    metrics_one, metrics_other = train(one, 2), train(other, 2)
+    if how == "accumulation":  # its random starts are the same: they are drawn for the whole batch
+        assert other.accumulation == 4
+    if how == "replicas":  # random starts differ between replicas by design
+        assert metrics_other.keys() == metrics_one.keys() and all(map(np.isfinite, metrics_other.values()))
+        return
+    for a, b in zip(one.classifier.weights, other.classifier.weights):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)  # float32 rounding
+    np.testing.assert_allclose(metrics_one["loss"], metrics_other["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("classifier", [None, small_resnet])
+@pytest.mark.parametrize("objective", [OBJECTIVES[0], OBJECTIVES[3]], ids=["adversarial", "lipschitz"])
+def test_eq_6_on_two_replicas_equals_one(classifier, objective):
+    one, two = on_two_replicas(lambda: make_eq_6(classifier, objective, attacker=make_attacker()))
+    two.generated.generator.set_weights(one.generated.generator.get_weights())
+    # One step: a sum in another order may send an image over the edge of a ReLU, and the attack's sign with it.
+    metrics_one, metrics_two = train(one, 1), train(two, 1)
+    for a, b in zip(one.classifier.weights, two.classifier.weights):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-4, err_msg=a.name)
+    for name, value in metrics_one.items():
+        np.testing.assert_allclose(value, metrics_two[name], rtol=1e-2, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("objective", OBJECTIVES[2:], ids=lambda objective: type(objective).__name__)
+@pytest.mark.parametrize("classifier", [None, small_resnet])
+def test_objectives_train_under_mixed_precision(precision, objective, classifier):
+    keras.mixed_precision.set_global_policy(precision)
+    stage = make_eq_6(classifier, objective)
+    before = weights(stage.classifier)
+    assert all(np.isfinite(value) for value in train(stage).values())
+    assert not all(same(before, stage.classifier))
+
+
+@pytest.mark.parametrize("classifier", [small_resnet, small_vgg])
+@pytest.mark.parametrize("objective", [OBJECTIVES[0], OBJECTIVES[2]], ids=["adversarial", "trades"])
+def test_any_classifier_can_be_trained_with_an_average_that_answers(classifier, objective):
+    stage = make_eq_6(classifier, objective, average_decay=0.9, jit_compile=True)
+    stage.start()
+    frozen = weights(stage.generated.generator)
+    before = weights(stage.classifier)
+    assert np.isfinite(train(stage)["loss"])
+    assert all(same(frozen, stage.generated.generator))
+    # Running averages too.
+    assert sum(same(before, stage.classifier)) < len(before) / 4
+    images = tf.random.uniform([4, *SHAPE], -1, 1)
+    assert stage.result is stage.average_classifier
+    np.testing.assert_array_equal(stage.result.inference_copy()(images), stage.result(images))
+
+
+def test_the_attack_leaves_no_trace_in_batch_norm():
+    stage = make_eq_6(small_resnet)
+    before = weights(stage.classifier)
+    images, labels = next(iter(batches(1)))
+    stage.attack(images, labels, tf.constant([1, 2]))
+    assert all(same(before, stage.classifier))
+
+
+def test_trades_works_on_the_statistics_of_clean_and_of_attacked_images():
+    stage = make_eq_6(small_resnet, Trades())
+    norm = stage.classifier.blocks[0].norm_1
+    images = tf.random.uniform([4, *SHAPE], -1, 1)
+    stage.objective.loss(stage.classifier, images, 0.5 * images, tf.constant([0, 1, 2, 0]), True)
+    means = [tf.reduce_mean(stage.classifier.conv(x), axis=[0, 1, 2]) for x in (images, 0.5 * images)]
+    expected = 0.9 * (0.1 * means[0]) + 0.1 * means[1]  # two updates of the running average
+    np.testing.assert_allclose(norm.moving_mean, expected, atol=1e-6)
+
+
+def test_parts_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match="FineTuning.objective must be an objective such as @adversarial"):
+        make_finetuning(objective="trades")
+    with pytest.raises(ValueError, match="needs an attacker with a random start"):
+        make_finetuning(objective=Trades())
+    other = Generator(CLASSES + 1, SHAPE, base_width=4, multipliers=(2, 1), upsample=(True,), latent_dim=6)
+    with pytest.raises(ValueError, match="has classes 4, the classifier 3"):
+        make_finetuning(other, fake_weight=0.5)

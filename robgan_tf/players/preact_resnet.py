@@ -1,0 +1,122 @@
+"""PreActResNet-18 for small images (He et al., "Identity mappings in deep residual networks", ECCV 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import gin
+import tensorflow as tf
+from tensorflow import keras
+
+from robgan_tf.layers.batch_norm import BatchNorm
+from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image, convolve_with_stride_2
+from robgan_tf.layers.residual import glorot_uniform
+from robgan_tf.players.classifiers import Classifier
+
+# PyTorch's default, with which such classifiers are trained.
+EPSILON = 1e-5
+# Width as a multiple of the base width, and whether it halves the sides of the image, of each block.
+_BLOCKS = ((1, False), (1, False), (2, True), (2, False), (4, True), (4, False), (8, True), (8, False))
+
+
+class PreActBlock(keras.layers.Layer):
+    """BN, ReLU, conv3x3 (stride 2), BN, ReLU, conv3x3, plus the shortcut, conv1x1 where the shape changes.
+
+    The shortcut's convolution takes what the first BN and ReLU give; convolutions have no bias.
+
+    Args:
+        filters: number of output channels.
+        downsample: whether the block halves the sides of the image.
+        name: name of the layer.
+    """
+
+    def __init__(self, filters: int, downsample: bool, name: str | None = None):
+        super().__init__(name=name)
+        self.filters = filters
+        self.first = convolve_with_stride_2 if downsample else convolve
+        self.downsample = downsample
+        self.norm_1 = BatchNorm(name=f"{self.name}_norm_1", epsilon=EPSILON)
+        self.norm_2 = BatchNorm(name=f"{self.name}_norm_2", epsilon=EPSILON)
+        self.conv_1 = _convolution(filters, 3, self.first, f"{self.name}_conv_1")
+        self.conv_2 = _convolution(filters, 3, convolve, f"{self.name}_conv_2")
+        self.conv_shortcut = None
+
+    def build(self, input_shape):
+        """Creates the 1x1 shortcut where inputs [B, H, W, C] change shape in the block."""
+        if self.downsample or input_shape[-1] != self.filters:
+            self.conv_shortcut = _convolution(self.filters, 1, self.first, f"{self.name}_conv_shortcut")
+        super().build(input_shape)
+
+    def call(self, images, training=False):
+        """Maps [B, H, W, C] to [B, H, W, filters], or [B, H/2, W/2, filters] with downsampling."""
+        active = tf.nn.relu(self.norm_1(images, training=training))
+        hidden = self.conv_1(active)
+        hidden = self.conv_2(tf.nn.relu(self.norm_2(hidden, training=training)))
+        return hidden + (tf.cast(images, hidden.dtype) if self.conv_shortcut is None else self.conv_shortcut(active))
+
+
+@gin.configurable
+class PreActResNet18(Classifier):
+    """PreActResNet-18 as in kuangliu/pytorch-cifar: eight blocks, an average over the image, and a linear layer.
+
+    As there, and other than in He et al., there is no batch norm behind the last block.
+
+    Args:
+        num_classes: number of classes.
+        image_shape: (height, width, channels); sides divisible by 8.
+        base_width: width of the first blocks; 64 in the paper.
+        name: name of the model.
+
+    Raises:
+        ValueError: for sides that can't be halved three times.
+    """
+
+    def __init__(
+        self, num_classes: int, image_shape: Sequence[int], base_width: int = 64, name: str = "preact_resnet18"
+    ):
+        super().__init__(name=name)
+        if any(side % 8 for side in image_shape[:2]):
+            raise ValueError(
+                f"PreActResNet18 halves the image three times, which {image_shape[0]}x{image_shape[1]} px does not "
+                f"allow: use sides divisible by 8."
+            )
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        self._another = partial(PreActResNet18, num_classes, tuple(image_shape), base_width, name)
+        self.conv = _convolution(base_width, 3, convolve_image, "conv")
+        self.blocks = [
+            PreActBlock(base_width * multiplier, down, name=f"block_{index}")
+            for index, (multiplier, down) in enumerate(_BLOCKS)
+        ]
+        self.dense = keras.layers.Dense(
+            num_classes, kernel_initializer=glorot_uniform(1.0), dtype="float32", name="class_head"
+        )
+        # Makes the weights now: optimizers and checkpoints need them before the first step.
+        self(tf.zeros([1, *image_shape]))
+
+    def call(self, images, training=False) -> tf.Tensor:
+        """Returns class logits float32 [B, K] of images float32 [B, H, W, C] in [-1, 1].
+
+        `training`: whether batch norm takes its statistics from this batch (and moves its running averages).
+        """
+        return self.dense(self._features(images, training))
+
+    def _features(self, images, training) -> tf.Tensor:
+        hidden = self.conv(images)
+        for block in self.blocks:
+            hidden = block(hidden, training=training)
+        return tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2])
+
+    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Classifier`."""
+        features = self._features(images, training=False)
+        return features, self.dense(features)
+
+    def another(self) -> PreActResNet18:
+        """See `Classifier.another`."""
+        return self._another()
+
+
+def _convolution(filters: int, size: int, convolve, name: str) -> Conv2D:
+    return Conv2D(filters, size, convolve, kernel_initializer="he_normal", use_bias=False, name=name)
