@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Callable
 
 import gin
 from tensorflow import keras
 
+from robgan_tf import parts  # noqa: F401  (so that gin knows all parts)
 from robgan_tf.data.datasets import Examples
 from robgan_tf.description import about_export, about_run
-from robgan_tf.evaluation.attacks import PGD
 from robgan_tf.evaluation.extractors import Extractor
 from robgan_tf.evaluation.generation import GenerationEvaluation
 from robgan_tf.evaluation.image_sources import GeneratedImages, ImageSource, images_of_file
 from robgan_tf.evaluation.robustness import Evaluation
-from robgan_tf.evaluation.withstands import Withstands
+from robgan_tf.evaluation.validation import validation_accuracies
 from robgan_tf.pages.run_report import update_run_report
 from robgan_tf.players.classifiers import ClassBranch, Classifier
+from robgan_tf.problems import Problems
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.events import write_evaluation, write_run
@@ -33,48 +33,12 @@ from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
 from robgan_tf.training import StageTraining, Upkeep
 
-# Parts that only configurations name have to be imported all the same, so that gin knows them.
-for part in (
-    "data.image_folder",
-    "data.records",
-    "data.tfds_images",
-    "evaluation.apgd",
-    "evaluation.corruptions",
-    "evaluation.sanity",
-    "evaluation.training_scores",
-    "players.attacker",
-    "players.discriminator",
-    "players.generator",
-    "players.preact_resnet",
-    "players.vgg",
-    "serving.loading",
-    "stages.cotraining",
-    "stages.finetuning",
-):
-    importlib.import_module(f"robgan_tf.{part}")
-
 # The stages by the names that commands use.
 STAGES = ("cotrain", "finetune", "evaluate", "export")
 # A seed for each use, so that no two of them draw the same numbers.
 _DATA, _COTRAINING, _FINETUNING, _VALIDATION, _SAMPLES = range(5)
 # Co-training is validated to be watched, not to choose anything: on so many images at most.
 _WATCHED_EXAMPLES = 500
-
-
-# What wrong input raises where a part is made. RuntimeError is gin's for a missing required binding.
-_WRONG_INPUT = (ValueError, TypeError, OSError, RuntimeError)
-
-
-class ConfigurationError(ValueError):
-    """All that is wrong with a configuration, so that it can be mended in one go.
-
-    Attributes:
-        problems: the errors, one for each contradiction that was found.
-    """
-
-    def __init__(self, problems: Sequence[Exception]):
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
 
 
 class NotTrainedError(ValueError):
@@ -136,22 +100,8 @@ class Experiment:
         generation: Callable = GenerationEvaluation,
         generation_scores: Callable | None = None,
     ):
-        problems = []
-
-        def part(make: Callable, *needs):
-            """Makes a part. None where it can't be made, which is a problem, and where what it needs is missing."""
-            if any(need is None for need in needs):
-                return None
-            try:
-                return make()
-            except _WRONG_INPUT as error:
-                problems.append(error)
-                return None
-
-        def check(contradiction: bool, message: str):
-            if contradiction:
-                problems.append(ValueError(message))
-
+        problems = Problems()
+        part, check = problems.part, problems.check
         check(
             cotraining is not None and generator is None,
             "Experiment.cotraining needs Experiment.generator; without a generator train by fine-tuning alone.",
@@ -168,7 +118,7 @@ class Experiment:
             classifier is not None and finetuning is None,
             "Experiment.classifier would stay untrained: set Experiment.finetuning too, or classifier to None.",
         )
-        if problems:  # there are no stages then, whatever else is wrong with them
+        if problems.found:  # there are no stages then, whatever else is wrong with them
             cotraining = finetuning = None
         self.seed = seed
         self.augment = augment
@@ -224,8 +174,7 @@ class Experiment:
         self.generation_scores = generation_scores and part(generation_scores)
         if self.generation_scores is not None and self.data is not None:
             part(lambda: self.generation_scores.check(self.data))
-        if problems:
-            raise ConfigurationError(problems) from problems[0]
+        problems.raise_found()
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -440,19 +389,9 @@ class Experiment:
 
     def _accuracies(self, classifier: Classifier, examples: Examples) -> Callable[[], dict]:
         """Returns a function that measures the classifier's accuracy on `examples`, clean and attacked."""
-        batch_size = min(self.evaluation.batch_size, len(examples))
-        attack = self.validation_attacker and PGD(self.validation_attacker)
-        withstands = Withstands(classifier, attack, batch_size, self._seed(_VALIDATION))
-        clean = Withstands(classifier, None, batch_size)
-
-        def measure():
-            accuracy = float(withstands(examples).mean())
-            return {
-                "validation_accuracy": accuracy,
-                "validation_clean_accuracy": float(clean(examples).mean()) if attack else accuracy,
-            }
-
-        return measure
+        return validation_accuracies(
+            classifier, self.validation_attacker, examples, self.evaluation.batch_size, self._seed(_VALIDATION)
+        )
 
     def _describe(self, run_directory: RunDirectory, stage: Stage):
         """Writes what the run is, for people, where the stage is not done."""
