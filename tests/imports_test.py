@@ -17,9 +17,8 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "export", "sample", "report")
 LOWEST = "players layers attack_losses losses"
-BELOW_COMMANDS = (
-    f"plan experiment parts problems description training stages evaluation serving pages runtime data {LOWEST}"
-)
+TRAINING = "parts problems description training stages"
+BELOW_COMMANDS = f"plan experiment {TRAINING} evaluation serving pages runtime data {LOWEST}"
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": BELOW_COMMANDS,
