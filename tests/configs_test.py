@@ -204,7 +204,7 @@ def test_what_sets_the_systems_apart(system_of):
             assert (experiment.finetuning.generated is not None) == with_generator
     trades = system_of("digits", "trades").finetuning
     assert trades.objective == Trades(6.0) and trades.attacker.random_start
-    assert system_of("digits", "lipschitz_regularised").finetuning.objective == LipschitzRegularised(1.5)
+    assert system_of("digits", "lipschitz_regularised").finetuning.objective == LipschitzRegularised(weight=1.5)
 
 
 def test_attackers_are_players_of_both_stages(system_of):
