@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 from tensorflow import keras
 
-from robgan_tf.attack_losses import margin_loss
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.evaluation.robustness import RobustnessEvaluation
 from robgan_tf.experiment import Experiment
 from robgan_tf.losses import (
     SplitAsCode,
     ac_gan_discriminator_loss,
-    hinge,
-    hinge_generator,
-    logistic,
-    non_saturating,
     projection_discriminator_loss,
     split_discriminator_loss,
 )
@@ -158,8 +153,7 @@ def test_every_system_says_what_it_is_and_how_to_run_it(system):
 
 
 @pytest.mark.parametrize(
-    "base",
-    [base if base in ("digits", "cifar10_cpu") else pytest.param(base, marks=pytest.mark.slow) for base in BASES],
+    "base", ["digits", *(pytest.param(base, marks=pytest.mark.slow) for base in BASES if base != "digits")]
 )
 def test_every_system_can_be_built_on_every_base(system_of, base):
     for system in SYSTEMS:
@@ -178,6 +172,11 @@ def test_a_classifier_by_itself_gets_as_many_updates_as_in_both_stages(system_of
         assert abs(stage.total_steps - updates) <= 5 and stage.batch_size == whole.finetuning.batch_size
 
 
+def term_of(loss, term="source_loss"):
+    """The name of a term that gin bound; gin wraps the function itself."""
+    return loss.keywords[term].__name__
+
+
 def test_what_sets_the_systems_apart(system_of):
     whole = system_of("digits")
     assert isinstance(whole.finetuning.generated, FromGenerator) and whole.finetuning.objective == Adversarial()
@@ -193,8 +192,8 @@ def test_what_sets_the_systems_apart(system_of):
         stage = system_of("digits", system).cotraining
         assert stage.objectives.discriminator.func is equation and (stage.attacker is not None) == attacked, system
         hinged = system == "sn_gan"
-        assert stage.objectives.discriminator.keywords["source_loss"] is (hinge if hinged else logistic)
-        assert stage.objectives.generator.keywords["source_loss"] is (hinge_generator if hinged else non_saturating)
+        terms = [term_of(stage.objectives.discriminator), term_of(stage.objectives.generator)]
+        assert terms == (["hinge", "hinge_generator"] if hinged else ["logistic", "non_saturating"])
         assert len(stage.discriminator.class_head.trainable_variables) == (1 if hinged else 2)
     for system, kind in [("preact_resnet18", PreActResNet18), ("vgg16", VGG16)]:
         for with_generator in (False, True):
@@ -204,7 +203,7 @@ def test_what_sets_the_systems_apart(system_of):
             assert (experiment.finetuning.generated is not None) == with_generator
     trades = system_of("digits", "trades").finetuning
     assert trades.objective == Trades(6.0) and trades.attacker.random_start
-    assert system_of("digits", "lipschitz_regularised").finetuning.objective == LipschitzRegularised(1.5)
+    assert system_of("digits", "lipschitz_regularised").finetuning.objective == LipschitzRegularised(weight=1.5)
 
 
 def test_attackers_are_players_of_both_stages(system_of):
@@ -213,8 +212,8 @@ def test_attackers_are_players_of_both_stages(system_of):
         attacker = stage.attacker
         assert (attacker.steps, attacker.step_size, attacker.random_start) == (1, attacker.threat_model.epsilon, False)
     experiment = system_of("digits", "attack_margin")
-    assert experiment.cotraining.objectives.attack.keywords["attack_class_loss"] is margin_loss
-    assert experiment.finetuning.objective == Adversarial(margin_loss)
+    assert term_of(experiment.cotraining.objectives.attack, "attack_class_loss") == "margin_loss"
+    assert experiment.finetuning.objective.attack_loss.__name__ == "margin_loss"
     experiment = system_of("digits", "attack_l2")
     for stage in (experiment.cotraining, experiment.finetuning):
         assert stage.attacker.threat_model == L2(1.5)
@@ -228,7 +227,7 @@ def test_systems_can_be_combined(system_of):
     stage = experiment.finetuning
     assert type(experiment.classifier) is PreActResNet18 and experiment.discriminator is None
     assert isinstance(stage.generated, FromFile) and stage.fake_weight == 0.5
-    assert stage.objective == Adversarial(margin_loss)
+    assert stage.objective.attack_loss.__name__ == "margin_loss"
     stage = system_of("cifar10_cpu", "adversarial_training_vgg16", "trades").finetuning
     assert isinstance(stage.objective, Trades) and isinstance(stage.classifier, VGG16)
     robgan = ["FineTuning.objective = @trades()", "finetuning/Attacker.random_start = True"]

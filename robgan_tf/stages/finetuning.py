@@ -77,7 +77,7 @@ class FineTuning(Stage):
         super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile)
         if fake_weight < 0 or (fake_weight > 0) != (generated is not None):
             raise ValueError(
-                f"FineTuning.fake_weight (lambda) is {fake_weight} and there are {'no' if generated is None else ''} "
+                f"FineTuning.fake_weight (lambda) is {fake_weight} and there are {'no ' if generated is None else ''}"
                 f"generated images: it must be > 0 with and 0 without them. Set Experiment.generated = None for "
                 f"adversarial training."
             )
@@ -88,8 +88,8 @@ class FineTuning(Stage):
         objective.check(classifier, attacker)
         if not 0 <= average_decay < 1:
             raise ValueError(f"FineTuning.average_decay must be in [0, 1), got {average_decay}.")
-        has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
-        if accumulation > 1 and has_batch_norm:
+        self.has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
+        if accumulation > 1 and self.has_batch_norm:
             raise ValueError(
                 f"FineTuning.accumulation = {accumulation} would give the classifier's batch norm the statistics of "
                 f"parts of the batch: set it to 1 and lower FineTuning.batch_size instead."
@@ -102,8 +102,6 @@ class FineTuning(Stage):
         self.seed = seed
         self.average_decay = average_decay
         self.batch_norm_training = batch_norm_training
-        # Batch norm assigns its running averages, and asks the other replicas: see `by_xla`.
-        self._differentiate_compiled = self._differentiate if has_batch_norm else self.by_xla(self._differentiate)
         # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
         self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
         schedule = schedule(num_examples / self.images_per_step, self.total_steps)
@@ -163,7 +161,9 @@ class FineTuning(Stage):
         # Real and generated images side by side, so that each part of the batch has its share of both.
         kinds = 1 if self.generated is None else 2
         batch = [part for tensor in (images, adversarial, labels) for part in tf.split(tensor, kinds)]
-        _, (gradients, metrics) = over_parts(self._differentiate_compiled, batch, self.accumulation)
+        # Batch norm assigns its running averages and asks the other replicas, which `by_xla` does not allow.
+        differentiate = self._differentiate if self.has_batch_norm else self.by_xla(self._differentiate)
+        _, (gradients, metrics) = over_parts(differentiate, batch, self.accumulation)
         norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
         metrics["classifier_gradient_norm"] = self.share(norm)
         if self.average_classifier is not None:
