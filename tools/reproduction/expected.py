@@ -40,8 +40,8 @@ def build(request: dict) -> dict:
         request: `files` and `params` of the configuration, and `cost`: whether to count its arithmetic.
 
     Returns:
-        `config` (the operative configuration), `data` in words, `train_images`, `stages` (name, steps, images of a step,
-        updates of the classifier or discriminator, operations in all), and `rate`, operations a second of this machine.
+        `config` (the operative configuration), `data` in words, `train_images`, `stages` (name, steps, images of a
+        step, updates of the classifier or discriminator, operations in all), and `rate`: operations a second here.
     """
     import gin
     from tensorflow import keras

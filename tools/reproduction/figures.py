@@ -58,8 +58,9 @@ def fig2(runs: Runs) -> Gathered:
             ["by epoch", *(f"{split}, epoch {epochs[at]:.3g}" for at in (0, -1) for split in _SPLITS)],
             last,
         ),
-        "The first table is of the best checkpoint by validation, in the full evaluation; those by epoch are of "
-        "the weights as they were (their moving average, where there is one), on fewer images, under the shorter attack of the validation.",
+        "The first table is of the best checkpoint by validation, in the full evaluation; those by epoch are of the "
+        "weights as they were (their moving average, where there is one), on fewer images, under the shorter attack of "
+        "the validation.",
         "",
     ]
 

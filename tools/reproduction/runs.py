@@ -227,7 +227,7 @@ def do(run: Run, commands: Sequence[Command]) -> Iterator[str]:
     log = run.log
     log.parent.mkdir(parents=True, exist_ok=True)
     for command in commands:
-        yield f"{run.name}: {command}"
+        yield f"{run.name}: {command.arguments[0]} --run_dir={run.path}, its lines go to {log}"
         start = time.monotonic()
         with open(log, "a") as file:
             arguments = [sys.executable, "-m", *command.arguments]
