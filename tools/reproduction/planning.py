@@ -10,8 +10,9 @@ from reproduction.runs import Run, wanted_steps
 def plan(runs: Sequence[Run], expected: dict[str, dict]) -> Iterator[str]:
     """Yields a line for each run, and one for all.
 
-    The cost is the measured time of a finished run of the same system where there is one. Else it is the arithmetic of
-    the steps at the rate of a large matrix product: less than it will be.
+    The cost is the measured time of a finished run of the same system where there is one. Else it is that of the
+    arithmetic of its steps, at the rate that finished runs of other systems reached; where there are none of them either,
+    at the rate of a large matrix product: less than it will be.
 
     Args:
         runs: the runs, in order.
@@ -25,6 +26,7 @@ def plan(runs: Sequence[Run], expected: dict[str, dict]) -> Iterator[str]:
         if answer["rate"]:
             flops = sum(stage["flops"] for stage in answer["stages"] if stage["stage"] in steps)
             counted[run.system] = flops / answer["rate"]
+    slower = [measured[system] / seconds for system, seconds in counted.items() if system in measured and seconds]
     total, at_least = 0.0, False
     for run in runs:
         steps = wanted_steps(run, expected[run.name])
@@ -32,16 +34,21 @@ def plan(runs: Sequence[Run], expected: dict[str, dict]) -> Iterator[str]:
         done = sum(min(run.step_of(stage), count) for stage, count in steps.items()) / sum(steps.values())
         if run.system in measured:
             seconds, kind = measured[run.system], "as measured"
+        elif slower:
+            seconds, kind = (
+                counted[run.system] * sum(slower) / len(slower),
+                "by its arithmetic, at the rate of finished runs",
+            )
         else:
             seconds, kind = counted[run.system], "at least, by its arithmetic"
         if not run.trained(steps):
             total += (1 - done) * seconds
-            at_least |= run.system not in measured
+            at_least |= not slower and run.system not in measured
         length = ", ".join(f"{count:,} steps of {stage}" for stage, count in steps.items())
         yield f"{run.name}: {status}; {length}; training takes {duration(seconds)} ({kind}); {run.path}"
     yield f"training that is left: {'at least ' if at_least else ''}{duration(total)}, and the evaluations"
     if at_least:
-        yield "(small networks reach a tenth of that rate or less; the plan is exact once a run of each system is done)"
+        yield "(small networks reach a tenth of that rate or less; once a run is done, the plan goes by that)"
 
 
 def duration(seconds: float) -> str:

@@ -180,7 +180,7 @@ def runs_of(
             if part.system == EXTRACTOR and seed != seeds[0]:
                 continue
             system = SYSTEMS[part.system]
-            bindings = [*scale.shared, *(scale.alone if system.alone else ())]
+            bindings = [*scale.shared, *(scale.resnet if system.resnet else ())]
             if system.watched:
                 bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
             scores = ()

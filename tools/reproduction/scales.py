@@ -1,7 +1,7 @@
 """How large a reproduction is: the one place to change it. Everything is gin bindings, which are printed and recorded.
 
-`alone` makes a classifier without co-training get as many updates as Rob-GAN's gets in both stages: with batches of one
-size in both, that is as many epochs as both together.
+`classifier_epochs` is how long a classifier without co-training is trained (gin/baselines/): it is to get as many
+updates as Rob-GAN's gets in both stages. With batches of one size in both, that is as many epochs as both together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Scale:
         file: the base configuration, in gin/.
         scaled: what was scaled, in words, for the report.
         shared: bindings of all systems.
-        alone: those of classifiers without co-training.
+        resnet: those of systems with PreActResNet-18.
         scores: of the scores of a generator while it trains.
         curves: of the measures of a classifier while it trains.
         measures: of the evaluation of a generator.
@@ -26,25 +26,18 @@ class Scale:
     file: str
     scaled: str = "nothing"
     shared: tuple[str, ...] = ()
-    alone: tuple[str, ...] = ()
+    resnet: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
 
 
-# As many updates as 200 epochs of co-training in batches of 64 and 60 of fine-tuning in batches of 128.
-_PAPER_ALONE = (
-    "FineTuning.batch_size = 64",
-    "FineTuning.epochs = 230",
-    "finetuning/staged.epochs = (76, 77, 38, 39)",
-)
 _PAPER_SCORES = ("TrainingScores.every = 1000", "TrainingScores.samples = 10000")
 
 
 def _paper(file: str) -> Scale:
     return Scale(
         file,
-        alone=_PAPER_ALONE,
         scores=_PAPER_SCORES,
         curves=("TrainingCurves.every = 2000", "TrainingCurves.examples = 2000"),
         measures=("GenerationEvaluation.samples = 10000", "GenerationEvaluation.accuracy_training = None"),
@@ -55,8 +48,7 @@ def _paper(file: str) -> Scale:
 _DIGITS = Scale(
     "digits.gin",
     scaled="digits at 16 px, widths 24 and 16, 75 + 80 epochs; the data set is not in the paper",
-    # The demo's rate of fine-tuning is too high for a network that starts from nothing.
-    alone=("FineTuning.epochs = 155", "finetuning/linear.initial = 2e-3"),
+    resnet=("PreActResNet18.base_width = 8",),
     scores=("TrainingScores.every = 67", "TrainingScores.samples = 2000"),
     curves=("TrainingCurves.every = 400", "TrainingCurves.examples = 360"),
     measures=("GenerationEvaluation.samples = 2000", "GenerationEvaluation.accuracy_training = None"),
@@ -69,13 +61,14 @@ _DIGITS_SMOKE = dataclasses.replace(
         "Discriminator.base_width = 4",
         "CoTraining.epochs = 1",
         "FineTuning.epochs = 1",
+        "classifier_epochs = 2",
         "Experiment.validate_every = 20",
         "RobustnessEvaluation.epsilons = (0.0, 0.1, 0.2)",
         "RobustnessEvaluation.test_examples = 40",
         "RobustnessEvaluation.checks = None",
         "evaluation/Attacker.steps = 5",
     ),
-    alone=("FineTuning.epochs = 2", "finetuning/linear.initial = 2e-3"),
+    resnet=("PreActResNet18.base_width = 4",),
     scores=("TrainingScores.every = 5", "TrainingScores.samples = 100", "TrainingScores.reference_images = 200"),
     curves=("TrainingCurves.every = 20", "TrainingCurves.examples = 40"),
     measures=(
@@ -97,10 +90,11 @@ _CIFAR10_CPU = Scale(
         "CoTraining.epochs = 3.5",
         "CoTraining.discriminator_steps = 2",
         "FineTuning.epochs = 1",
+        "classifier_epochs = 4.5",
         "Experiment.validate_every = 200",
         "RobustnessEvaluation.test_examples = 1000",
     ),
-    alone=("FineTuning.epochs = 4.5",),
+    resnet=("PreActResNet18.base_width = 8",),
     scores=("TrainingScores.every = 95", "TrainingScores.samples = 2000", "TrainingScores.reference_images = 10000"),
     curves=("TrainingCurves.every = 380", "TrainingCurves.examples = 500"),
     measures=("GenerationEvaluation.samples = 5000", "GenerationEvaluation.accuracy_training = None"),
@@ -113,13 +107,14 @@ _CIFAR10_SMOKE = dataclasses.replace(
         "Discriminator.base_width = 4",
         "CoTraining.epochs = 0.02",
         "FineTuning.epochs = 0.01",
+        "classifier_epochs = 0.03",
         "Experiment.validate_every = 10",
         "RobustnessEvaluation.epsilons = (0.0, 0.02, 0.04)",
         "RobustnessEvaluation.test_examples = 40",
         "RobustnessEvaluation.checks = None",
         "evaluation/Attacker.steps = 5",
     ),
-    alone=("FineTuning.epochs = 0.03",),
+    resnet=("PreActResNet18.base_width = 4",),
     scores=("TrainingScores.every = 2", "TrainingScores.samples = 100", "TrainingScores.reference_images = 200"),
     curves=("TrainingCurves.every = 10", "TrainingCurves.examples = 40"),
     measures=_DIGITS_SMOKE.measures,

@@ -21,7 +21,7 @@ class System:
         modifiers: names of files in gin/baselines/, applied in order behind the base configuration.
         bindings: gin bindings of its own.
         stages: the stages of `robgan_tf.train` that are wanted; none for all.
-        alone: whether it is a classifier without co-training, which gets as many updates as Rob-GAN's in both stages.
+        resnet: whether its classifier is PreActResNet-18.
         scored: whether the generator is scored while it trains.
         watched: whether accuracy and LLV are measured while the classifier trains.
     """
@@ -30,7 +30,7 @@ class System:
     modifiers: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
-    alone: bool = False
+    resnet: bool = False
     scored: bool = False
     watched: bool = False
 
@@ -42,15 +42,15 @@ def _scored(title: str, *modifiers: str) -> System:
 
 SYSTEMS = {
     "robgan": System("Rob-GAN with fine-tuning"),
-    "adversarial_training": System("adversarial training", ("adversarial_training",), alone=True, watched=True),
-    "adversarial_training_vgg16": System(
-        "adversarial training, VGG16", ("adversarial_training_vgg16",), alone=True, watched=True
-    ),
+    "adversarial_training": System("adversarial training", ("adversarial_training",), watched=True),
+    "adversarial_training_vgg16": System("adversarial training, VGG16", ("adversarial_training_vgg16",), watched=True),
     "adversarial_training_preact_resnet18": System(
-        "PreActResNet-18, real images", ("adversarial_training_preact_resnet18",), alone=True
+        "PreActResNet-18, real images", ("adversarial_training_preact_resnet18",), resnet=True
     ),
-    "generated_preact_resnet18": System("PreActResNet-18, real and generated images", ("generated_preact_resnet18",)),
-    EXTRACTOR: System("standard training", ("standard_training",), stages=("finetune", "export"), alone=True),
+    "generated_preact_resnet18": System(
+        "PreActResNet-18, real and generated images", ("generated_preact_resnet18",), resnet=True
+    ),
+    EXTRACTOR: System("standard training", ("standard_training",), stages=("finetune", "export")),
     "split_attack": _scored("split loss, attack (Rob-GAN)"),
     "split_no_attack": _scored("split loss, no attack", "standard_gan"),
     "ac_gan_attack": _scored("AC-GAN loss, attack", "ac_gan_attack"),
