@@ -11,8 +11,8 @@ def plan(runs: Sequence[Run], expected: dict[str, dict]) -> Iterator[str]:
     """Yields a line for each run, and one for all.
 
     The cost is the measured time of a finished run of the same system where there is one. Else it is that of the
-    arithmetic of its steps, at the rate that finished runs of other systems reached; where there are none of them either,
-    at the rate of a large matrix product: less than it will be.
+    arithmetic of its steps, at the rate that finished runs of other systems reached; where there are none of them
+    either, at the rate of a large matrix product: less than it will be.
 
     Args:
         runs: the runs, in order.
