@@ -35,10 +35,8 @@ def plan(runs: Sequence[Run], expected: dict[str, dict]) -> Iterator[str]:
         if run.system in measured:
             seconds, kind = measured[run.system], "as measured"
         elif slower:
-            seconds, kind = (
-                counted[run.system] * sum(slower) / len(slower),
-                "by its arithmetic, at the rate of finished runs",
-            )
+            seconds = counted[run.system] * sum(slower) / len(slower)
+            kind = "by its arithmetic, at the rate of finished runs"
         else:
             seconds, kind = counted[run.system], "at least, by its arithmetic"
         if not run.trained(steps):

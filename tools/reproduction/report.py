@@ -17,6 +17,9 @@ from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.runtime.machine import machine
 from robgan_tf.runtime.run_directory import write_json, write_text
 
+# Plots are committed: coarser ones are tried until one is small enough. Bytes.
+_LARGEST_PLOT = 300_000
+_DPI = (110, 90, 70, 50)
 NO_PLOT = "no plot: matplotlib is missing (pip install -c constraints.txt -e '.[bench]'); Markdown and JSON are written"
 
 
@@ -109,7 +112,10 @@ def plot(path: pathlib.Path, gathered: Gathered, comparison: Comparison) -> bool
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    figure.savefig(partial, dpi=110, format="png")
+    for dpi in _DPI:
+        figure.savefig(partial, dpi=dpi, format="png")
+        if partial.stat().st_size <= _LARGEST_PLOT:
+            break
     pyplot.close(figure)
     os.replace(partial, path)
     return True
