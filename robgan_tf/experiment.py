@@ -401,8 +401,7 @@ class Experiment:
 
             periodics = [Periodic(self.validate_every, validate), *self._watching(stage, self.validate_every)]
             if self.training_curves is not None:
-                attack = self.validation_attacker and PGD(self.validation_attacker)
-                measure = self.training_curves(stage.result, self.data, attack)
+                measure = self.training_curves(stage.result, self.data, self.validation_attacker)
                 periodics.append(Periodic(self.training_curves.every, lambda step: measure()))
             self._describe(run_directory, stage)
             training.run(self.data.train, self._seed(_DATA), self.augment, 0.0, periodics)

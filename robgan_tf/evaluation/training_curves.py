@@ -9,9 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data.datasets import ImageData
-from robgan_tf.evaluation.attacks import Attack
+from robgan_tf.evaluation.attacks import PGD
 from robgan_tf.evaluation.lipschitz import local_lipschitz
 from robgan_tf.evaluation.withstands import Withstands
+from robgan_tf.players.attacker import Attacker
 
 
 @gin.configurable
@@ -40,14 +41,14 @@ class TrainingCurves:
         self.seed = seed
 
     def __call__(
-        self, logits: Callable[[tf.Tensor], tf.Tensor], data: ImageData, attack: Attack | None
+        self, logits: Callable[[tf.Tensor], tf.Tensor], data: ImageData, attacker: Attacker | None
     ) -> Callable[[], dict]:
         """Returns a function that measures the classifier as it is, as metrics.
 
         Args:
             logits: maps images float32 [B, H, W, C] in [-1, 1] to class logits [B, K], in inference mode.
             data: the data set.
-            attack: the attack; None for clean images alone.
+            attacker: makes the attack; None for clean images alone.
         """
         splits = {
             name: split.take(min(self.examples, len(split)), self.seed)
@@ -55,8 +56,8 @@ class TrainingCurves:
         }
         batch_size = min(self.batch_size, *map(len, splits.values()))
         kinds = {"clean_accuracy": Withstands(logits, None, batch_size)}
-        if attack is not None:
-            kinds["attacked_accuracy"] = Withstands(logits, attack, batch_size, self.seed)
+        if attacker is not None:
+            kinds["attacked_accuracy"] = Withstands(logits, PGD(attacker), batch_size, self.seed)
 
         def measure():
             found = {}

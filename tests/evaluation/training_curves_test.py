@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
-from robgan_tf.evaluation.attacks import PGD
 from robgan_tf.evaluation.training_curves import TrainingCurves
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.players.threat_model import LInf
@@ -47,8 +46,8 @@ def test_accuracy_and_llv_of_a_linear_classifier_are_the_closed_form():
     pixels is 2 w / (1 + exp(2 w t)); its norm is twice that.
     """
     some = data(40, 30)
-    attack = PGD(Attacker(LInf(epsilon=EPSILON), steps=10, relative_step_size=0.25, random_start=False))
-    found = TrainingCurves(examples=100, batch_size=8)(logits_with(0.5), some, attack)()
+    attacker = Attacker(LInf(epsilon=EPSILON), steps=10, relative_step_size=0.25, random_start=False)
+    found = TrainingCurves(examples=100, batch_size=8)(logits_with(0.5), some, attacker)()
     for split in ("train", "test"):
         pixels, signs = sums_and_signs(getattr(some, split))
         attacked = np.clip(pixels - EPSILON * signs[:, None], -1, 1).sum(axis=1) * signs
