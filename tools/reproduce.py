@@ -40,6 +40,8 @@ def reproduce():
     seeds = [int(seed) for seed in FLAGS.seeds if seed.isdecimal()]
     if not seeds or len(set(seeds)) != len(FLAGS.seeds):
         command_line.fail(f"--seeds takes whole numbers, each once, e.g. --seeds=0,1,2; got {','.join(FLAGS.seeds)}")
+    if any(param.replace(" ", "").startswith("Experiment.seed=") for param in FLAGS.gin_param):
+        command_line.fail("--gin_param=Experiment.seed would give every run the same seed: use --seeds=0,1,2")
     scale = command_line.or_fail(lambda: find(scale_name, data))
     root = relative(FLAGS.root) / scale_name / data
     out = relative(FLAGS.out or f"results/reproduce/{experiment}_{data}_{scale_name}")

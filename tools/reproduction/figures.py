@@ -207,7 +207,8 @@ def fig8(runs: Runs) -> Gathered:
             f"The paper ({theirs['place']}): within {theirs['epochs']} epochs, {slow} to {fast} times as fast.",
             "",
         ]
-    lines += ["All by one extractor, a classifier that took no part in any of the trainings.", ""]
+    by = "TF-GAN's Inception" if word == "inception" else "a classifier that took no part in any of the trainings"
+    lines += [f"All by one extractor: {by}.", ""]
 
     def draw(figure):
         for axis, (title, found) in zip(figure.subplots(1, 2), scores.items()):
