@@ -74,6 +74,7 @@ class Experiment:
         export_options: how the classifier is exported.
         generation: makes the evaluation of the generator, on demand.
         generation_scores: makes the scores of the generator while it trains, `@TrainingScores`; None for none.
+        training_curves: makes the measures of the classifier while it trains, `@TrainingCurves`; None for none.
 
     Raises:
         ConfigurationError: for parts that can't be made or contradict each other; it names all of them.
@@ -99,6 +100,7 @@ class Experiment:
         export_options: Callable = ExportOptions,
         generation: Callable = GenerationEvaluation,
         generation_scores: Callable | None = None,
+        training_curves: Callable | None = None,
     ):
         problems = Problems()
         part, check = problems.part, problems.check
@@ -171,6 +173,7 @@ class Experiment:
                         ),
                         *networks,
                     )
+        self.training_curves = training_curves and part(training_curves)
         self.generation_scores = generation_scores and part(generation_scores)
         if self.generation_scores is not None and self.data is not None:
             part(lambda: self.generation_scores.check(self.data))
@@ -376,6 +379,9 @@ class Experiment:
                 return found
 
             periodics = [Periodic(self.validate_every, validate), *self._watching(stage, self.validate_every)]
+            if self.training_curves is not None:
+                measure = self.training_curves(stage.result, self.data, self.validation_attacker)
+                periodics.append(Periodic(self.training_curves.every, lambda step: measure()))
             self._describe(run_directory, stage)
             training.run(self.data.train, self._seed(_DATA), self.augment, 0.0, periodics)
 

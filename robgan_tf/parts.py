@@ -9,6 +9,7 @@ _NAMED_ONLY = (
     "evaluation.apgd",
     "evaluation.corruptions",
     "evaluation.sanity",
+    "evaluation.training_curves",
     "evaluation.training_scores",
     "players.attacker",
     "players.discriminator",

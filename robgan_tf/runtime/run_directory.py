@@ -19,7 +19,14 @@ from robgan_tf.runtime.workers import Workers
 
 _LOCK = ".lock"
 # Parts whose bindings may change while a run goes on.
-_NOT_LEARNT = ("Upkeep.", "ExportOptions.", "GenerationEvaluation.", "ClassifierTraining.", "TrainingScores.")
+_NOT_LEARNT = (
+    "Upkeep.",
+    "ExportOptions.",
+    "GenerationEvaluation.",
+    "ClassifierTraining.",
+    "TrainingScores.",
+    "TrainingCurves.",
+)
 # What a process that was killed at its very start leaves.
 _BEFORE_CONFIG = {_LOCK, ".config.gin.partial"}
 
