@@ -22,10 +22,10 @@ BELOW_COMMANDS = f"plan experiment {TRAINING} evaluation serving pages runtime d
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": BELOW_COMMANDS,
-    "parts": f"stages evaluation serving data {LOWEST}",
-    "problems": "",
     "plan": f"experiment stages evaluation serving pages runtime data {LOWEST}",
     "experiment": f"{TRAINING} evaluation serving pages runtime data {LOWEST}",
+    "parts": f"stages evaluation serving data {LOWEST}",
+    "problems": "",
     "description": "evaluation serving runtime data players",
     "training": "stages runtime data players layers losses",
     "stages": "runtime data players layers losses",
