@@ -1,9 +1,14 @@
-"""Measures accuracy under attack, of a run or of any exported classifier.
+"""Measures accuracy under attack, of a run or of any exported classifier; with --generator, generated images.
 
 `python -m robgan_tf.evaluate --run_dir=runs/digits` writes the run's `robustness.json` anew.
 `python -m robgan_tf.evaluate --saved_model=DIR --gin_file=gin/digits.gin --out=report.json` takes data and attack from
 the configuration and the classifier from the SavedModel: one of `robgan_tf.export`, or any other with a signature from
 float images in [-1, 1] to class logits. `--gin_file=gin/evaluation/standard.gin` beside it takes stronger attacks.
+
+`python -m robgan_tf.evaluate --run_dir=runs/digits --generator` writes the run's `generation.json`: scores of its
+generator's images, by the classifiers that `--extractor=DIR` names (exports or runs), or by one that is trained for it.
+`--samples=FILE.npz` takes the images of a file instead (uint8 `images`, integer `labels`), and may stand with
+`--gin_file` and `--out` in place of a run.
 """
 
 from __future__ import annotations
@@ -24,6 +29,45 @@ _NOT_BELIEVED = 3
 
 def evaluate():
     """Evaluates what the flags say."""
+    if FLAGS.generator:
+        evaluate_generator()
+    elif FLAGS.extractor or FLAGS.samples:
+        command_line.fail("--extractor and --samples are for the measures of a generator: add --generator")
+    else:
+        evaluate_classifier()
+
+
+def evaluate_generator():
+    """Measures the generator of a run, or the images of a file."""
+    if FLAGS.saved_model is not None or FLAGS.strict:
+        command_line.fail("--saved_model and --strict are for classifiers: they do not go with --generator")
+    if FLAGS.run_dir is None and not (FLAGS.samples and FLAGS.gin_file and FLAGS.out):
+        command_line.fail("--generator needs --run_dir=R, or --samples=FILE.npz with --gin_file=F and --out=FILE.json")
+    if FLAGS.run_dir is not None and (FLAGS.gin_param or FLAGS.samples) and FLAGS.out is None:
+        command_line.fail(
+            "--gin_param and --samples measure something else than the run's generator as it was configured: give "
+            "--out, so that its own generation.json stays"
+        )
+    from robgan_tf.evaluation.extractors import classifier_extractor
+    from robgan_tf.runtime.events import write_generation
+    from robgan_tf.runtime.run_directory import RunDirectory, write_json
+
+    extractors = command_line.or_fail(lambda: [classifier_extractor(folder) for folder in FLAGS.extractor])
+    if FLAGS.run_dir is not None:
+        experiment, run_directory = command_line.open_run()
+    else:
+        experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
+        run_directory = RunDirectory(str(pathlib.Path(FLAGS.out).with_suffix("")))
+    report = command_line.or_fail(lambda: experiment.evaluate_generator(run_directory, extractors, FLAGS.samples))
+    out = pathlib.Path(FLAGS.out) if FLAGS.out else run_directory.generation
+    write_json(out, report)
+    print(f"wrote {out}")
+    if not FLAGS.out:
+        write_generation(run_directory.tensorboard, report)
+
+
+def evaluate_classifier():
+    """Attacks the classifier of a run, or of a SavedModel."""
     if (FLAGS.run_dir is None) == (FLAGS.saved_model is None):
         command_line.fail("give either --run_dir=R or --saved_model=DIR with --gin_file=F")
     if FLAGS.saved_model is None and FLAGS.gin_param and FLAGS.out is None:
@@ -62,4 +106,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.")
     flags.DEFINE_string("out", None, "File for the report; the run's robustness.json, or the screen, if not given.")
     flags.DEFINE_boolean("strict", False, "Exit with status 3 if a check of the evaluation fails.")
+    flags.DEFINE_boolean("generator", False, "Measure the generator, not the classifier.")
+    flags.DEFINE_multi_string("extractor", [], "With --generator: export or run whose classifier makes the features.")
+    flags.DEFINE_string("samples", None, "With --generator: .npz file with images to measure instead of the run's.")
     command_line.main(evaluate)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Callable
 
 import gin
 from tensorflow import keras
 
+from robgan_tf import parts  # noqa: F401  (so that gin knows all parts)
 from robgan_tf.data.datasets import Examples
 from robgan_tf.description import about_export, about_run
-from robgan_tf.evaluation.attacks import PGD
+from robgan_tf.evaluation.extractors import Extractor
+from robgan_tf.evaluation.generation import GenerationEvaluation
+from robgan_tf.evaluation.image_sources import GeneratedImages, ImageSource, images_of_file
 from robgan_tf.evaluation.robustness import Evaluation
-from robgan_tf.evaluation.withstands import Withstands
+from robgan_tf.evaluation.validation import validation_accuracies
 from robgan_tf.pages.run_report import update_run_report
 from robgan_tf.players.classifiers import ClassBranch, Classifier
+from robgan_tf.problems import Problems
 from robgan_tf.runtime import devices
 from robgan_tf.runtime.checkpoints import Checkpoints
 from robgan_tf.runtime.events import write_evaluation, write_run
@@ -30,47 +33,12 @@ from robgan_tf.stages.samples import SampleGrids
 from robgan_tf.stages.stage import Stage
 from robgan_tf.training import StageTraining, Upkeep
 
-# Parts that only configurations name have to be imported all the same, so that gin knows them.
-for part in (
-    "data.image_folder",
-    "data.records",
-    "data.tfds_images",
-    "evaluation.apgd",
-    "evaluation.corruptions",
-    "evaluation.sanity",
-    "players.attacker",
-    "players.discriminator",
-    "players.generator",
-    "players.preact_resnet",
-    "players.vgg",
-    "serving.loading",
-    "stages.cotraining",
-    "stages.finetuning",
-):
-    importlib.import_module(f"robgan_tf.{part}")
-
 # The stages by the names that commands use.
 STAGES = ("cotrain", "finetune", "evaluate", "export")
 # A seed for each use, so that no two of them draw the same numbers.
 _DATA, _COTRAINING, _FINETUNING, _VALIDATION, _SAMPLES = range(5)
 # Co-training is validated to be watched, not to choose anything: on so many images at most.
 _WATCHED_EXAMPLES = 500
-
-
-# What wrong input raises where a part is made. RuntimeError is gin's for a missing required binding.
-_WRONG_INPUT = (ValueError, TypeError, OSError, RuntimeError)
-
-
-class ConfigurationError(ValueError):
-    """All that is wrong with a configuration, so that it can be mended in one go.
-
-    Attributes:
-        problems: the errors, one for each contradiction that was found.
-    """
-
-    def __init__(self, problems: Sequence[Exception]):
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = tuple(problems)
 
 
 class NotTrainedError(ValueError):
@@ -104,6 +72,9 @@ class Experiment:
         sample_every: steps of co-training between two image grids, each with a validation on part of the images.
         upkeep: intervals of metrics and checkpoints, and what happens after a broken step.
         export_options: how the classifier is exported.
+        generation: makes the evaluation of the generator, on demand.
+        generation_scores: makes the scores of the generator while it trains, `@TrainingScores`; None for none.
+        training_curves: makes the measures of the classifier while it trains, `@TrainingCurves`; None for none.
 
     Raises:
         ConfigurationError: for parts that can't be made or contradict each other; it names all of them.
@@ -127,23 +98,12 @@ class Experiment:
         sample_every: int = 500,
         upkeep: Callable = Upkeep,
         export_options: Callable = ExportOptions,
+        generation: Callable = GenerationEvaluation,
+        generation_scores: Callable | None = None,
+        training_curves: Callable | None = None,
     ):
-        problems = []
-
-        def part(make: Callable, *needs):
-            """Makes a part. None where it can't be made, which is a problem, and where what it needs is missing."""
-            if any(need is None for need in needs):
-                return None
-            try:
-                return make()
-            except _WRONG_INPUT as error:
-                problems.append(error)
-                return None
-
-        def check(contradiction: bool, message: str):
-            if contradiction:
-                problems.append(ValueError(message))
-
+        problems = Problems()
+        part, check = problems.part, problems.check
         check(
             cotraining is not None and generator is None,
             "Experiment.cotraining needs Experiment.generator; without a generator train by fine-tuning alone.",
@@ -160,13 +120,14 @@ class Experiment:
             classifier is not None and finetuning is None,
             "Experiment.classifier would stay untrained: set Experiment.finetuning too, or classifier to None.",
         )
-        if problems:  # there are no stages then, whatever else is wrong with them
+        if problems.found:  # there are no stages then, whatever else is wrong with them
             cotraining = finetuning = None
         self.seed = seed
         self.augment = augment
         self.cotraining_noise = cotraining_noise
         self.upkeep = part(upkeep)
         self.export_options = part(export_options)
+        self.generation = part(generation)
         # Whoever runs the experiment may replace it by what listens to signals.
         self.stops = StopRequests()
         # First and last step to profile of each stage; None for none. Set by whoever runs it, too.
@@ -212,8 +173,11 @@ class Experiment:
                         ),
                         *networks,
                     )
-        if problems:
-            raise ConfigurationError(problems) from problems[0]
+        self.training_curves = training_curves and part(training_curves)
+        self.generation_scores = generation_scores and part(generation_scores)
+        if self.generation_scores is not None and self.data is not None:
+            part(lambda: self.generation_scores.check(self.data))
+        problems.raise_found()
 
     @property
     def networks(self) -> dict[str, keras.Model]:
@@ -307,6 +271,32 @@ class Experiment:
         """
         return self.evaluation(logits, self.data, progress=print)
 
+    def evaluate_generator(
+        self, run_directory: RunDirectory, extractors: Sequence[Extractor] = (), samples: str | None = None
+    ) -> dict:
+        """Measures the generator of a run, or the images of a file; returns what `generation.json` holds.
+
+        Args:
+            run_directory: the run; what measuring keeps is kept there.
+            extractors: networks to measure by, instead of the configuration's.
+            samples: an .npz file of images to measure in place of the run's generator, see `images_of_file`.
+
+        Raises:
+            ValueError: for no generator, or extractors, samples or settings that won't do.
+        """
+        if samples is not None:
+            images = images_of_file(samples, self.data, self.seed)
+        else:
+            images = self._generated(self.restore_generator(run_directory), self.generation.seed)
+
+        with devices.precision("float32"):
+            folder = run_directory.generation_files
+            return self.generation(images, self.data, self.result.another, folder, extractors, progress=print)
+
+    def _generated(self, generator: keras.Model, seed: int) -> ImageSource:
+        about = {"generator": "moving average of the weights, standing statistics", "step": self.cotraining.steps_done}
+        return GeneratedImages(generator, seed, about)
+
     def export(self, run_directory: RunDirectory) -> str:
         """Exports the classifier of a finished run as the next version; returns its folder."""
         classifier = self.restore_classifier(run_directory)
@@ -324,6 +314,7 @@ class Experiment:
                 check_images=self.data.test.take(16, self.seed).images,
                 options=self.export_options,
                 about=about_export(self, run_directory),
+                features_fn=exported.features_and_logits,
             )
 
         directory = self.workers.on_chief(export)
@@ -343,8 +334,21 @@ class Experiment:
                 )
                 accuracies = self._accuracies(self.class_branch, examples)
                 periodics.append(Periodic(self.sample_every, lambda step: accuracies()))
+            if self.generation_scores is not None:
+                periodics.append(Periodic(self.generation_scores.every, self._scoring(run_directory)))
             self._describe(run_directory, self.cotraining)
             training.run(self.data.train, self._seed(_DATA), self.augment, self.cotraining_noise, periodics)
+
+    def _scoring(self, run_directory: RunDirectory) -> Callable[[int], dict]:
+        """Returns a function that measures the averaged generator as it is."""
+        images = self._generated(self.cotraining.average_generator, self.generation_scores.seed)
+        folder = run_directory.generation_files
+
+        def score(step):
+            self.cotraining.standardize_average_generator()
+            return self.workers.on_chief(lambda: self.generation_scores(images, self.data, folder))
+
+        return score
 
     def _finetune(self, run_directory: RunDirectory):
         stage = self.finetuning
@@ -375,6 +379,9 @@ class Experiment:
                 return found
 
             periodics = [Periodic(self.validate_every, validate), *self._watching(stage, self.validate_every)]
+            if self.training_curves is not None:
+                measure = self.training_curves(stage.result, self.data, self.validation_attacker)
+                periodics.append(Periodic(self.training_curves.every, lambda step: measure()))
             self._describe(run_directory, stage)
             training.run(self.data.train, self._seed(_DATA), self.augment, 0.0, periodics)
 
@@ -388,19 +395,9 @@ class Experiment:
 
     def _accuracies(self, classifier: Classifier, examples: Examples) -> Callable[[], dict]:
         """Returns a function that measures the classifier's accuracy on `examples`, clean and attacked."""
-        batch_size = min(self.evaluation.batch_size, len(examples))
-        attack = self.validation_attacker and PGD(self.validation_attacker)
-        withstands = Withstands(classifier, attack, batch_size, self._seed(_VALIDATION))
-        clean = Withstands(classifier, None, batch_size)
-
-        def measure():
-            accuracy = float(withstands(examples).mean())
-            return {
-                "validation_accuracy": accuracy,
-                "validation_clean_accuracy": float(clean(examples).mean()) if attack else accuracy,
-            }
-
-        return measure
+        return validation_accuracies(
+            classifier, self.validation_attacker, examples, self.evaluation.batch_size, self._seed(_VALIDATION)
+        )
 
     def _describe(self, run_directory: RunDirectory, stage: Stage):
         """Writes what the run is, for people, where the stage is not done."""

@@ -87,3 +87,43 @@ def test_a_model_for_another_scale_of_pixels_ends_with_one_line(folder, weights)
     assert failed.returncode == 2
     (line,) = failed.stderr.splitlines()
     assert "on [0, 255]: it was made for that one" in line and not (folder / "bytes.json").exists()
+
+
+def generator(folder, *arguments):
+    command = [sys.executable, "-m", "robgan_tf.evaluate", "--generator", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_file_of_images_is_measured_in_place_of_a_run(folder):
+    test = tfds_images.digits(data_dir=str(folder / "tfds")).test
+    np.savez(folder / "images.npz", images=test.images, labels=test.labels)
+    params = [
+        f"digits.data_dir='{folder / 'tfds'}'",
+        "GenerationEvaluation.samples=300",
+        "GenerationEvaluation.inception=None",
+        "ClassifierTraining.updates=300",
+    ]
+    arguments = [f"--samples={folder / 'images.npz'}", "--gin_file=gin/digits.gin", f"--out={folder / 'images.json'}"]
+    finished = generator(folder, *arguments, *(f"--gin_param={param}" for param in params))
+    assert finished.returncode == 0, finished.stderr
+    report = json.loads((folder / "images.json").read_text())
+    (block,) = report["extractors"]
+    assert block["generated"]["recall"] > 0.5 and report["generated"]["source"] == "file"
+    assert {"generated", "real"} <= report["classification_accuracy"].keys() and report["similarity"]["scales"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ([], "--generator needs --run_dir=R, or --samples=FILE.npz"),
+        (["--run_dir=runs/x", "--samples=x.npz"], "give --out"),
+        (["--saved_model=x"], "do not go with --generator"),
+        (["--run_dir=runs/x", "--extractor=nowhere"], "nowhere is not an exported model"),
+    ],
+)
+def test_wrong_flags_of_the_generator_end_with_one_line(folder, arguments, message):
+    failed = generator(folder, *arguments)
+    assert failed.returncode == 2
+    (line,) = failed.stderr.splitlines()
+    assert message in line

@@ -16,6 +16,7 @@ from robgan_tf.runtime.checkpoints import steps_in
 from robgan_tf.runtime.loop import TrainingLoop
 from robgan_tf.runtime.monitoring import NOT_REPEATABLE
 from robgan_tf.runtime.run_directory import RunDirectory
+from robgan_tf.serving.saved_model import export_classifier
 
 ROOT = pathlib.Path(__file__).parent.parent
 # The demo, small: 6 steps of co-training and 12 of fine-tuning, which take parts of an epoch.
@@ -159,6 +160,42 @@ def test_export_in_bfloat16_without_a_report(make_experiment, tmp_path):
     graph = tf.saved_model.load(str(run.exports / "1")).signatures["serving_default"].graph.as_graph_def()
     nodes = [node for function in graph.library.function for node in function.node_def]
     assert any(node.op == "Conv2D" and node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in nodes)
+
+
+@pytest.mark.slow
+def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, tmp_path):
+    plain, scored = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "scored")
+    make_experiment().run(plain, ("cotrain",))
+    # Untrained, from the same configuration: any network will do.
+    experiment = make_experiment()
+    network = experiment.classifier
+    directory = export_classifier(
+        lambda images: network(images, training=False),
+        network.weights,
+        image_shape=experiment.data.image_shape,
+        class_names=experiment.data.class_names,
+        export_root=str(tmp_path / "export"),
+        check_images=experiment.data.test.images[:4],
+        features_fn=network.features_and_logits,
+    )
+    scores = [
+        "Experiment.generation_scores = @TrainingScores",
+        "TrainingScores.extractor = @classifier_extractor()",
+        f"classifier_extractor.directory = '{directory}'",
+        "TrainingScores.every = 3",
+        "TrainingScores.samples = 30",
+        "TrainingScores.reference_images = 50",
+    ]
+    make_experiment(*scores).run(scored, ("cotrain",))
+    expected, actual = checkpointed(plain, "cotraining"), checkpointed(scored, "cotraining")
+    for key, value in expected.items():
+        # The statistics of the averaged generator are taken anew before it is used, and by grids at other steps.
+        if not ("average_generator" in key and "moving" in key):
+            np.testing.assert_array_equal(value, actual[key], err_msg=key)
+    steps = [line["step"] for line in metrics(scored) if "generator_frechet_classifier_distance" in line]
+    assert steps == [3, 6]
+    with pytest.raises(SystemExit):
+        make_experiment(*scores, "TrainingScores.samples = 10")
 
 
 ALL = ("cotrain", "finetune", "evaluate", "export")

@@ -17,16 +17,19 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "export", "sample", "report")
 LOWEST = "players layers attack_losses losses"
-BELOW_COMMANDS = f"plan experiment description training stages evaluation serving pages runtime data {LOWEST}"
+TRAINING = "parts problems description training stages"
+BELOW_COMMANDS = f"plan experiment {TRAINING} evaluation serving pages runtime data {LOWEST}"
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": BELOW_COMMANDS,
+    "parts": f"stages evaluation serving data {LOWEST}",
+    "problems": "",
     "plan": f"experiment stages evaluation serving pages runtime data {LOWEST}",
-    "experiment": f"description training stages evaluation serving pages runtime data {LOWEST}",
+    "experiment": f"{TRAINING} evaluation serving pages runtime data {LOWEST}",
     "description": "evaluation serving runtime data players",
     "training": "stages runtime data players layers losses",
     "stages": "runtime data players layers losses",
-    "evaluation": f"pages runtime data {LOWEST}",
+    "evaluation": f"serving pages runtime data {LOWEST}",
     "serving": "data",
     "pages": "runtime data",
     "runtime": "data",

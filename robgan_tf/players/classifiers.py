@@ -16,7 +16,11 @@ class Classifier(keras.Model):
     Attributes:
         num_classes: number of classes, K.
         image_shape: (H, W, C).
+        features_and_logits: a method from images to what the last, linear layer is given, float32 [B, D], and the
+            logits, in inference mode; by the features generators are measured. None where there is no such layer.
     """
+
+    features_and_logits: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None
 
     def power_iteration(self):
         """Moves the state of spectral normalisation before an update of the weights; nothing where there is none."""
@@ -59,6 +63,11 @@ class ClassBranch(Classifier):
     def call(self, images, training=False) -> tf.Tensor:
         """Returns the class logits of the discriminator, float32 [B, K]."""
         return self.discriminator(images, training=training).classes
+
+    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Classifier`: the pooled features of the discriminator, and its class logits."""
+        features = self.discriminator.features(images)
+        return features, self.discriminator.class_head(features)
 
     def power_iteration(self):
         """See `Discriminator.power_iteration`."""

@@ -111,11 +111,15 @@ class Discriminator(keras.Model):
 
     def call(self, images, training=False):
         """Judges images float32 [B, H, W, C] in [-1, 1]; returns a `Verdict`. `training` makes no difference."""
+        features = self.features(images)
+        return Verdict(tf.squeeze(self.source_head(features), axis=-1), self.class_head(features))
+
+    def features(self, images) -> tf.Tensor:
+        """Returns what the heads see of images [B, H, W, C]: float32 [B, D], D the width of the last block."""
         features = images
         for block in self.blocks:
             features = block(features)
-        features = tf.reduce_sum(tf.cast(tf.nn.relu(features), tf.float32), axis=[1, 2])
-        return Verdict(tf.squeeze(self.source_head(features), axis=-1), self.class_head(features))
+        return tf.reduce_sum(tf.cast(tf.nn.relu(features), tf.float32), axis=[1, 2])
 
     def power_iteration(self):
         """Moves u of every spectrally normalised layer by one power iteration (see `SpectralNormLayer`)."""

@@ -100,10 +100,18 @@ class PreActResNet18(Classifier):
 
         `training`: whether batch norm takes its statistics from this batch (and moves its running averages).
         """
+        return self.dense(self._features(images, training))
+
+    def _features(self, images, training) -> tf.Tensor:
         hidden = self.conv(images)
         for block in self.blocks:
             hidden = block(hidden, training=training)
-        return self.dense(tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2]))
+        return tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2])
+
+    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Classifier`."""
+        features = self._features(images, training=False)
+        return features, self.dense(features)
 
     def another(self) -> PreActResNet18:
         """See `Classifier.another`."""

@@ -75,13 +75,21 @@ class VGG16(Classifier):
 
         `training`: whether batch norm takes its statistics from this batch (and moves its running averages).
         """
+        return self.dense(self._features(images, training))
+
+    def _features(self, images, training) -> tf.Tensor:
         hidden = images
         for convolutions, norms in zip(self.convolutions, self.norms):
             for convolution, norm in zip(convolutions, norms):
                 hidden = tf.nn.relu(norm(convolution(hidden), training=training))
             if hidden.shape[1] > 1:
                 hidden = tf.nn.max_pool2d(hidden, ksize=2, strides=2, padding="VALID")
-        return self.dense(tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2]))
+        return tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2])
+
+    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Classifier`."""
+        features = self._features(images, training=False)
+        return features, self.dense(features)
 
     def another(self) -> VGG16:
         """See `Classifier.another`."""

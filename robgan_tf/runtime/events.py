@@ -146,6 +146,15 @@ def write_evaluation(folder: pathlib.Path, report: dict):
         )
 
 
+def write_generation(folder: pathlib.Path, report: dict):
+    """Writes the scores of a generator, from `generation.json`, by extractor; what was there before is replaced."""
+    for number, block in enumerate(report["extractors"]):
+        scores = {name: value for name, value in block["generated"].items() if isinstance(value, float)}
+        with _only_writer(folder / f"generation_{number}").as_default(step=0):
+            tf.summary.text("run/extractor", f"{block['extractor']}, {block['checksum']}")
+            write_scalars({f"generator_{name}": value for name, value in scores.items()}, {}, 0)
+
+
 def _only_writer(folder: pathlib.Path):
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()

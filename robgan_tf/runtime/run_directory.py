@@ -18,6 +18,15 @@ from robgan_tf.runtime.events import tidy_events
 from robgan_tf.runtime.workers import Workers
 
 _LOCK = ".lock"
+# Parts whose bindings may change while a run goes on.
+_NOT_LEARNT = (
+    "Upkeep.",
+    "ExportOptions.",
+    "GenerationEvaluation.",
+    "ClassifierTraining.",
+    "TrainingScores.",
+    "TrainingCurves.",
+)
 # What a process that was killed at its very start leaves.
 _BEFORE_CONFIG = {_LOCK, ".config.gin.partial"}
 
@@ -59,6 +68,16 @@ class RunDirectory:
     def robustness(self) -> pathlib.Path:
         """The report of the evaluation."""
         return self.path / "robustness.json"
+
+    @property
+    def generation(self) -> pathlib.Path:
+        """The report on the generator."""
+        return self.path / "generation.json"
+
+    @property
+    def generation_files(self) -> pathlib.Path:
+        """What measuring the generator keeps: statistics of real images, and the classifier for features."""
+        return self.path / "generation"
 
     @property
     def tensorboard(self) -> pathlib.Path:
@@ -223,12 +242,11 @@ def bindings(config: str) -> dict[str, str]:
 def config_differences(old: str, new: str) -> list[str]:
     """Returns what differs between two operative configurations, as readable phrases.
 
-    Intervals of metrics and checkpoints (`Upkeep`) and the export may differ: they have no part in what is learnt.
+    Intervals of metrics and checkpoints (`Upkeep`), the export and measures of the generator may differ: they have no
+    part in what is learnt.
     """
     before, after = bindings(old), bindings(new)
     changed = [
-        name
-        for name in {**before, **after}
-        if before.get(name) != after.get(name) and not name.startswith(("Upkeep.", "ExportOptions."))
+        name for name in {**before, **after} if before.get(name) != after.get(name) and not name.startswith(_NOT_LEARNT)
     ]
     return [f"{name} was {before.get(name, 'not set')}, is {after.get(name, 'not set')}" for name in sorted(changed)]

@@ -25,6 +25,8 @@ class ServedClassifier(tf.Module):
       from_floats: as `logits`, but checked, and a dict of `logits`.
       class_names: () -> string [K].
       image_shape: () -> int32 [3], (H, W, C).
+      features: float32 images [N, H, W, C] in [-1, 1] -> dict of `features`, float32 [N, D], what the network's last
+        layer is given, and `logits`; only where the network has such features.
     """
 
     def __init__(
@@ -35,8 +37,9 @@ class ServedClassifier(tf.Module):
         class_names: Sequence[str],
         xla: bool = False,
         max_pixels: int = MAX_PIXELS,
+        features_fn: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
     ):
-        """Traces the functions; arguments as in `export_classifier` and, the last two, `ExportOptions`.
+        """Traces the functions; arguments as in `export_classifier` and, `xla` and `max_pixels`, `ExportOptions`.
 
         Raises:
           ValueError: `logits_fn` gives another shape than [N, len(class_names)].
@@ -98,6 +101,14 @@ class ServedClassifier(tf.Module):
         self.from_examples = from_examples
         self.class_names = tf.function(lambda: tf.constant(class_names), input_signature=[])
         self.image_shape = tf.function(lambda: tf.constant(image_shape, tf.int32), input_signature=[])
+        if features_fn is not None:
+
+            @tf.function(input_signature=logits.input_signature)
+            def features(images):
+                pooled, image_logits = features_fn(images)
+                return {"features": tf.cast(pooled, tf.float32), "logits": tf.cast(image_logits, tf.float32)}
+
+            self.features = features
         # Saving looks at the instance and so finds a tf.function; Python's call syntax looks at the class, below.
         self.__call__ = logits
 

@@ -66,6 +66,7 @@ def export_classifier(
     check_images: np.ndarray,
     options: ExportOptions | None = None,
     about: Mapping | None = None,
+    features_fn: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None,
 ) -> str:
     """Writes the next version of a SavedModel, having checked that it answers like the network.
 
@@ -84,6 +85,8 @@ def export_classifier(
       options: XLA, warm-up and limits; the defaults if None. The type of the activations is that of `logits_fn`, which
         is made before, so `options.compute` is only written to the manifest.
       about: what else the manifest should tell, as JSON: data set, threat model, accuracy, versions.
+      features_fn: images as above -> what the network's last layer is given [N, D], and logits [N, K]; becomes the
+        function `features`, by which generators can be measured (see `evaluation.extractors`). None for none.
 
     Returns:
       The folder of the new version, `export_root/<1 + highest existing version>`.
@@ -98,7 +101,9 @@ def export_classifier(
     check_images = np.asarray(check_images)
     _validate(image_shape, class_names, check_images)
     options = options or ExportOptions()
-    module = ServedClassifier(logits_fn, variables, image_shape, class_names, options.xla, options.max_pixels)
+    module = ServedClassifier(
+        logits_fn, variables, image_shape, class_names, options.xla, options.max_pixels, features_fn
+    )
     requests = warm_up.requests(image_shape, options.warm_up_batch_sizes)
 
     os.makedirs(export_root, exist_ok=True)
@@ -108,6 +113,8 @@ def export_classifier(
         _write(module, unfinished)
         loaded = tf.saved_model.load(unfinished)
         _check(loaded, logits_fn, class_names, check_images)
+        if features_fn is not None:
+            _check_features(loaded, check_images)
         for signature, inputs in requests:  # a server would not load the version if one of them failed
             loaded.signatures[signature](**inputs)
         warm_up.write(unfinished, requests)
@@ -231,6 +238,19 @@ def _check(
         raise ExportError(
             f"The gradient through the exported `logits` differs from the network's by {difference:.3g} "
             f"(allowed: {allowed:.3g})."
+        )
+
+
+def _check_features(loaded, check_images: np.ndarray) -> None:
+    """Raises ExportError unless the logits beside the features are those of `logits`, and the features finite."""
+    images = preprocessing.to_pixel_range(tf.constant(check_images))
+    expected, answers = loaded.logits(images).numpy(), loaded.features(images)
+    difference = float(np.max(np.abs(answers["logits"].numpy() - expected)))
+    allowed = ROUGH_TOLERANCE * max(1.0, float(np.max(np.abs(expected))))
+    if not (difference <= allowed and np.all(np.isfinite(answers["features"].numpy()))):
+        raise ExportError(
+            f"The exported function `features` gives features that are not finite, or logits that differ from those "
+            f"of `logits` by {difference:.3g} (allowed: {allowed:.3g})."
         )
 
 

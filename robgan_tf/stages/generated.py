@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
+from robgan_tf.data.sample_files import read_samples
 from robgan_tf.stages.randomness import generator_inputs, shares_of_replicas
 
 # Images that are made at once for a file.
@@ -81,49 +82,23 @@ class FromFile(GeneratedImages):
     """Images of a fixed sample set, drawn with replacement. It is held in the host's memory, as uint8.
 
     Args:
-        path: an .npz file with `images` uint8 [N, H, W, C] in 0..255 and `labels`, integers [N], as
-            `python -m robgan_tf.sample --what=samples` writes it.
+        path: the file, see `read_samples`.
         num_classes: number of classes of the data.
 
     Raises:
-        ValueError: for a file that is none, or that holds something else.
+        ValueError: see `read_samples`.
     """
 
     def __init__(self, path: str, num_classes: int):
         self.origin = f"sample_file.path = {path}"
-        images, labels = self._read(path)
-        if images.ndim != 4 or images.dtype != np.uint8 or not len(images):
-            raise ValueError(
-                f"{self.origin}: images must be uint8 of shape [N, H, W, C] with N > 0, got {images.dtype} of shape "
-                f"{list(images.shape)}."
-            )
-        if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"{self.origin}: labels must be integers of shape [{len(images)}], one for each image, got "
-                f"{labels.dtype} of shape {list(labels.shape)}."
-            )
-        if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(
-                f"{self.origin}: labels are from {labels.min()} to {labels.max()}, the data has the classes 0 to "
-                f"{num_classes - 1}: take samples of a generator of the same data."
-            )
+        examples = read_samples(path, num_classes)
+        images, labels = examples.images, examples.labels
         self.num_classes = num_classes
         self.image_shape = images.shape[1:]
         self.nbytes = images.nbytes + 4 * len(labels)
         # On the host, whatever the strategy: a step takes its few images from there.
         with tf.device("CPU:0"):
-            self._images, self._labels = tf.constant(images), tf.constant(labels, tf.int32)
-
-    def _read(self, path: str) -> tuple[np.ndarray, np.ndarray]:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return file["images"], file["labels"]
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else "it is not such a file"
-            raise ValueError(
-                f"{self.origin} can't be read ({reason}): it must be an .npz file with images and labels, as "
-                f"python -m robgan_tf.sample --run_dir=R --what=samples --out=FILE.npz writes it."
-            ) from error
+            self._images, self._labels = tf.constant(images), tf.constant(labels)
 
     def sample(self, seed, count):
         """See `GeneratedImages`."""
@@ -151,7 +126,7 @@ def sample_file(generator: keras.Model | None, num_classes: int, path: str = gin
 
 
 def write_samples(generator: keras.Model, path: str, count: int, seed: int):
-    """Writes an .npz file of generated images, uint8 [N, H, W, C], and labels, int32 [N], as `FromFile` reads it.
+    """Writes an .npz file of generated images, uint8 [N, H, W, C], and labels, int32 [N], for `read_samples`.
 
     The classes come in turn, equally often. The images are made in chunks, and only a chunk is in memory. The file is
     written aside and renamed.

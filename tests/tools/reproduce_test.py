@@ -1,0 +1,349 @@
+"""The reproduction: that what it describes can be built, and that it gathers what hand-made runs hold."""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import gin
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+
+from reproduction import figures, paper, report, tables  # noqa: E402
+from reproduction.comparable import NotComparableError, check, differences  # noqa: E402
+from reproduction.expected import expected  # noqa: E402
+from reproduction.gathering import Runs, summarize  # noqa: E402
+from reproduction.planning import plan  # noqa: E402
+from reproduction.runs import runs_of, wanted_steps  # noqa: E402
+from reproduction.scales import SCALES, find  # noqa: E402
+from reproduction.systems import EXPERIMENTS, EXTRACTOR, SYSTEMS, comparison  # noqa: E402
+
+ALL = [(experiment, data, scale) for experiment in EXPERIMENTS for scale, sets in SCALES.items() for data in sets]
+EPSILONS = [0.0, 0.1, 0.2]
+
+
+def described(experiment, data, scale, root, seeds=(0,), params=()):
+    return runs_of(comparison(experiment, data, scale), find(scale, data), seeds, root, params)
+
+
+@pytest.mark.parametrize(("experiment", "data", "scale"), ALL)
+def test_every_description_is_a_configuration_that_gin_knows(experiment, data, scale, tmp_path, monkeypatch):
+    from robgan_tf import experiment as _  # noqa: F401 - makes everything known to gin
+
+    monkeypatch.chdir(ROOT)
+    for run in described(experiment, data, scale, tmp_path):
+        gin.clear_config(clear_constants=False)
+        gin.parse_config_files_and_bindings(run.files, [*run.params, *run.score_params], finalize_config=False)
+
+
+def build(data, scale, root, params=()):
+    """What all systems of all experiments come to, by the run's name."""
+    runs = {run.name: run for one in EXPERIMENTS for run in described(one, data, scale, root, params=params)}
+    requests = [{"files": run.files, "params": run.params, "cost": False} for run in runs.values()]
+    return runs, dict(zip(runs, expected(requests)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "scale"), [("digits", "cpu"), ("digits", "smoke"), ("cifar10", "cpu"), ("cifar10", "paper")]
+)
+def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(data, scale, tmp_path, request):
+    params = ()
+    if data == "cifar10":
+        params = (f'tfds_images.data_dir = "{request.getfixturevalue("data_dir")}/tfds"',)
+    runs, found = build(data, scale, tmp_path, params)
+    assert {run.system for run in runs.values()} >= {"robgan", "sn_gan", EXTRACTOR}
+    for name, run in runs.items():
+        steps = wanted_steps(run, found[name])
+        assert steps and all(steps.values())
+        assert not SYSTEMS[run.system].scored or list(steps) == ["cotraining"]
+    if scale != "smoke":
+        ours, theirs = (
+            sum(stage["updates"] for stage in found[f"{name}, seed 0"]["stages"])
+            for name in ("robgan", "adversarial_training")
+        )
+        assert ours == pytest.approx(theirs, rel=0.005)
+
+
+def test_systems_that_experiments_share_have_the_same_folder_and_configuration(tmp_path):
+    by_path = {}
+    for experiment in EXPERIMENTS:
+        for run in described(experiment, "digits", "cpu", tmp_path, seeds=(3, 4)):
+            train = run.commands()[0]
+            assert by_path.setdefault(run.path, train) == train
+    assert len({path for path in by_path if path.parent.name == EXTRACTOR}) == 1  # one, for all seeds
+    assert tmp_path / "robgan" / "seed_4" in by_path
+
+
+def test_a_scale_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(ValueError, match="no --scale=paper of --data=digits.*digits is there at --scale=cpu or smoke"):
+        find("paper", "digits")
+
+
+# Hand-made runs.
+
+STAGES = {
+    "robgan": [("cotraining", 10, 3), ("finetuning", 20, 1)],
+    "adversarial_training": [("finetuning", 50, 1)],
+}
+
+
+def accuracies(test, train):
+    def block(values):
+        curve = [{"epsilon": epsilon, "accuracy": value / 100} for epsilon, value in zip(EPSILONS, values)]
+        return {"curve": curve, "examples": 40, "lipschitz": {"mean": values[0] / 1000}}
+
+    return {**block(test), "train": block(train), "dataset": "digits", "reference_epsilon": 0.1, "seed": 0}
+
+
+def write_run(run, stages):
+    """A finished run without reports; returns what it is expected to be."""
+    answer = {
+        "config": f"Experiment.seed = {run.seed}\nLInf.epsilon = 0.1\nUpkeep.log_every = 50\n",
+        "data": "data: digits, 10 classes",
+        "train_images": 100,
+        "rate": None,
+        "stages": [
+            {"stage": name, "steps": steps, "images_per_step": 10, "updates": steps * updates, "flops": None}
+            for name, steps, updates in stages
+        ],
+    }
+    run.path.mkdir(parents=True)
+    run.directory.config.write_text(answer["config"])
+    run.directory.manifest.write_text(json.dumps({"run": [answer["data"]], "git_commit": "abc"}))
+    run.directory.metrics.write_text("")
+    for name, steps, _ in stages:
+        (run.directory.checkpoints(name) / f"{steps:08d}").mkdir(parents=True)
+    (run.directory.exports / "1").mkdir(parents=True)
+    return answer
+
+
+TEST = {("adversarial_training", 0): [90, 60, 30], ("adversarial_training", 1): [80, 50, 20]}
+TEST.update({("robgan", 0): [90, 64, 40], ("robgan", 1): [82, 58, 24]})
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """Two systems with two seeds each, and their accuracies of `TEST`; on training images 10 more."""
+    runs = described("table1", "digits", "smoke", tmp_path, seeds=(0, 1))
+    answers = {run.name: write_run(run, STAGES[run.system]) for run in runs}
+    for run in runs:
+        test = TEST[run.system, run.seed]
+        found = accuracies(test, [value + 10 for value in test])
+        run.directory.robustness.write_text(json.dumps(found))
+        if run.part.before_finetuning:
+            run.before_finetuning.write_text(json.dumps(accuracies([50, 40, 10], [50, 40, 10])))
+    return Runs(runs, answers, "cifar10")
+
+
+def test_table1_is_mean_standard_error_and_paired_margin(finished):
+    """At epsilon .2: 30 and 20, 40 and 24, so margins of 10 and 4: mean 7, standard error (6 / sqrt 2) / sqrt 2 = 3."""
+    check(finished.runs, finished.expected)
+    found = tables.table1(finished)
+    accuracy = found.results["accuracy"]
+    assert accuracy["adversarial_training"]["test"]["mean"] == pytest.approx([85, 55, 25])
+    assert accuracy["adversarial_training"]["test"]["standard_error"] == pytest.approx([5, 5, 5])
+    assert accuracy["robgan"]["test"]["mean"] == pytest.approx([86, 61, 32])
+    assert accuracy["robgan"]["test"]["standard_error"] == pytest.approx([4, 3, 8])
+    assert accuracy["robgan_before_finetuning"]["gap"]["mean"] == pytest.approx([0, 0, 0])
+    assert accuracy["robgan"]["gap"]["mean"] == pytest.approx([10, 10, 10])
+    margin = found.results["margin"]
+    np.testing.assert_allclose(margin["by_seed"], [[0, 4, 10], [2, 8, 4]], atol=1e-9)
+    assert margin["mean"] == pytest.approx([1, 6, 7]) and margin["standard_error"] == pytest.approx([1, 2, 3])
+    assert found.results["training_epsilon"] == 0.1
+    assert found.results["updates"] == {"adversarial_training": 50, "robgan_before_finetuning": 30, "robgan": 50}
+    text = "\n".join(found.lines)
+    assert "+7.0 ± 3.0" in text and "equal, but for the rounding" in text
+    assert "| 30.25 |" not in text  # the paper's .08 is not among the epsilons here
+
+
+def test_a_different_number_of_updates_is_said(finished):
+    for name, answer in finished.expected.items():
+        if name.startswith("adversarial"):
+            answer["stages"][0]["updates"] = 100
+    assert "NOT EQUAL: they differ by 50.0%" in "\n".join(tables.table1(finished).lines)
+
+
+def test_fig6_is_the_effect_of_fine_tuning_and_the_gap(finished):
+    found = tables.fig6(finished)
+    np.testing.assert_allclose(found.results["effect_of_finetuning"]["by_seed"], [[40, 24, 30], [32, 18, 14]])
+    assert found.results["gap_adversarial_training_minus_robgan"]["mean"] == pytest.approx([0, 0, 0])
+
+
+def test_one_seed_has_no_standard_error():
+    assert summarize([[1.0, 2.0]]) == {"by_seed": [[1.0, 2.0]], "mean": [1.0, 2.0], "standard_error": None}
+    assert summarize([1, 2, 6]) == {"by_seed": [1, 2, 6], "mean": 3, "standard_error": pytest.approx(math.sqrt(7 / 3))}
+
+
+def test_runs_of_another_configuration_data_or_evaluation_are_refused_by_name(finished):
+    run = finished.runs[0]
+    config = finished.expected[run.name]["config"]
+    run.directory.config.write_text(config.replace("= 0.1", "= 0.3").replace("= 50", "= 60"))  # of Upkeep, which may
+    with pytest.raises(NotComparableError) as refused:
+        check(finished.runs, finished.expected)
+    assert len(refused.value.problems) == 1
+    assert f"{run.name} ({run.path}): LInf.epsilon was 0.3, and the experiment has 0.1" in str(refused.value)
+
+    run.directory.config.write_text(config)
+    run.directory.manifest.write_text(json.dumps({"run": ["data: others"]}))
+    with pytest.raises(NotComparableError, match="was trained on 'data: others'"):
+        check(finished.runs, finished.expected)
+
+    run.directory.manifest.write_text(json.dumps({"run": [finished.expected[run.name]["data"]]}))
+    other = finished.runs[1]
+    found = json.loads(other.directory.robustness.read_text())
+    other.directory.robustness.write_text(json.dumps({**found, "examples": 39}))
+    with pytest.raises(NotComparableError, match=f"{other.name}: examples in .* is 39, in .* it is 40"):
+        check(finished.runs, finished.expected)
+
+
+def test_runs_that_are_not_done_are_named_with_their_step(finished):
+    run = next(run for run in finished.runs if run.system == "robgan")
+    folder = run.directory.checkpoints("finetuning")
+    (folder / f"{20:08d}").rename(folder / f"{15:08d}")
+    with pytest.raises(
+        NotComparableError, match="is not done: at step 10 of 10 of cotraining, step 15 of 20 of finetuning"
+    ):
+        check(finished.runs, finished.expected)
+    lines = list(
+        plan(
+            [run],
+            {
+                run.name: {
+                    **finished.expected[run.name],
+                    "rate": 1.0,
+                    "stages": [{**stage, "flops": 100} for stage in finished.expected[run.name]["stages"]],
+                }
+            },
+        )
+    )
+    assert "at step 10 of 10 of cotraining" in lines[0] and "training takes 3.3 minutes (at least" in lines[0]
+    # 5 of 30 steps of 200 seconds
+    assert "33 seconds" in lines[1]
+
+
+def test_the_folder_of_the_extractor_and_the_scores_are_part_of_what_is_compared(tmp_path):
+    run = next(run for run in described("fig8", "digits", "smoke", tmp_path) if run.system == "sn_gan")
+    answer = write_run(run, [("cotraining", 10, 3)])
+    scores = "\n".join(run.score_params)
+    run.directory.config.write_text(answer["config"] + scores)
+    assert differences(run, answer) == []
+    run.directory.config.write_text(answer["config"] + scores.replace(str(tmp_path), "elsewhere"))
+    (line,) = differences(run, answer)
+    assert "classifier_extractor.directory was 'elsewhere" in line
+
+
+def test_passing_is_the_first_epoch_with_the_references_best():
+    epochs = np.array([1.0, 2.0, 3.0, 4.0])
+    reference = np.array([1.0, 2.0, 5.0, 4.0])
+    found = figures.passing(epochs, reference, np.array([3.0, 5.0, 4.0, 6.0]), more_is_better=True)
+    assert found == {"best": 5.0, "best_epoch": 3.0, "epoch": 2.0, "speed_up": 1.5}
+    assert figures.passing(epochs, reference, np.array([3.0, 4.0, 4.0, 4.0]), True)["epoch"] is None
+    found = figures.passing(epochs, -reference, np.array([-5.0, 0, 0, 0]), more_is_better=False)
+    assert found["epoch"] == 1.0 and found["speed_up"] == 3.0
+
+
+def test_fig8_gathers_scores_by_epoch(tmp_path):
+    """SN-GAN's best, 3, is at epoch 2; others have it an epoch earlier (10 images a step, 100 in an epoch)."""
+    runs = [run for run in described("fig8", "digits", "smoke", tmp_path, seeds=(0, 1)) if run.system != EXTRACTOR]
+    answers = {run.name: write_run(run, [("cotraining", 20, 3)]) for run in runs}
+    for run in runs:
+        values = [(1.0, 9.0), (3.0, 5.0)] if run.system == "sn_gan" else [(3.0, 4.0), (4.0 + run.seed, 3.0)]
+        run.directory.metrics.write_text(
+            "".join(
+                json.dumps(
+                    {
+                        "stage": "cotraining",
+                        "step": step,
+                        "images_seen": 10 * step,
+                        "wall_seconds": 1.0,
+                        "generator_classifier_score": score,
+                        "generator_frechet_classifier_distance": distance,
+                    }
+                )
+                + "\n"
+                for step, (score, distance) in zip((10, 20), values)
+            )
+        )
+    found = figures.fig8(Runs(runs, answers, "digits"))
+    score = found.results["scores"]["score"]
+    assert score["epochs"] == [1.0, 2.0]
+    assert score["curves"]["split_attack"]["mean"] == [3.0, 4.5]
+    assert score["best"]["split_attack"]["by_seed"] == [4.0, 5.0]
+    assert [one["epoch"] for one in score["passes_sn_gan"]["split_attack"]] == [1.0, 1.0]
+    assert score["passes_sn_gan"]["ac_gan_attack"][0]["speed_up"] == 2.0
+    distance = found.results["scores"]["Frechet distance"]
+    assert distance["best"]["sn_gan"]["mean"] == 5.0 and distance["passes_sn_gan"]["split_attack"][0]["epoch"] == 1.0
+
+
+def test_everything_is_written_and_plotted_in_a_small_file(finished, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib (extra bench) is not installed")
+    base = tmp_path / "out" / "table1"
+    about = {"experiment": "table1", "data": "digits", "scale": "smoke"}
+    compared = comparison("table1", "digits", "smoke")
+    lines = report.write(base, compared, find("smoke", "digits"), about, finished, tables.table1(finished))
+    assert lines == [f"wrote {base}.md, .json and .png"]
+    assert sorted(path.name for path in base.parent.iterdir()) == ["table1.json", "table1.md", "table1.png"]
+    assert base.with_suffix(".png").stat().st_size < 300_000
+    written = json.loads(base.with_suffix(".json").read_text())
+    assert written["seeds"] == [0, 1] and written["commits_of_training"] == {"abc": [run.name for run in finished.runs]}
+    assert len(written["runs"]) == 4 and written["runs"][0]["commands"][0].startswith("python -m robgan_tf.train")
+
+
+def test_the_papers_margins_are_those_of_the_text():
+    table = paper.TABLE1["cifar10"]
+    margins = [ours - base for ours, base in zip(table["robgan"], table["adversarial_training"])]
+    np.testing.assert_allclose(margins[1:], [1.26, 3.69, 6.67], atol=1e-9)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "reproduce.py"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--experiment=table2"], "--experiment must be one of table1, fig2, fig6, fig7, fig8, section1; got 'table2'"),
+        (["--experiment=table1", "--data=digits", "--seeds=0,0"], "--seeds takes whole numbers, each once"),
+        (["--experiment=table1", "--data=digits", "--gin_param=LInf.epsilom = 1"], "epsilom"),
+    ],
+)
+def test_bad_flags_are_one_line(flags, message):
+    result = command(*flags)
+    assert result.returncode == 2 and message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_table1_of_the_digits_in_small(tmp_path):
+    flags = ["--experiment=table1", "--scale=smoke", "--data=digits", "--seeds=0,1", f"--root={tmp_path}/runs"]
+    out = tmp_path / "out" / "table1"
+    early = command(*flags, f"--out={out}", "--gather_only")
+    assert early.returncode == 2 and "is not done: missing" in early.stderr and not out.parent.exists()
+    result = command(*flags, f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    written = json.loads(out.with_suffix(".json").read_text())
+    margin = np.array(written["results"]["margin"]["by_seed"])
+    for seed in (0, 1):
+        test = []
+        for system in ("robgan", "adversarial_training"):
+            found = json.loads((tmp_path / f"runs/smoke/digits/{system}/seed_{seed}/robustness.json").read_text())
+            test.append([100 * point["accuracy"] for point in found["curve"]])
+        np.testing.assert_allclose(margin[seed], np.subtract(*test), atol=1e-9)
+    lines = (tmp_path / "runs/smoke/digits/adversarial_training/seed_0/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines if "classifier_test_lipschitz" in line] == [20, 40, 60, 80]
+    again = command(*flags, f"--out={out}")
+    assert again.returncode == 0 and again.stdout.count("done already") == 4
+    changed = command(*flags, f"--out={out}", "--gather_only", "--gin_param=LInf.epsilon = 0.15")
+    assert changed.returncode == 2 and "LInf.epsilon was 0.2, and the experiment has 0.15" in changed.stderr

@@ -1,0 +1,1 @@
+"""The parts of tools/reproduce.py: what the paper compares, at which scale, and how it is gathered."""

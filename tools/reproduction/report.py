@@ -1,0 +1,121 @@
+"""Writes what was gathered: Markdown, JSON, a plot."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shlex
+import sys
+import time
+
+from reproduction.comparable import commits
+from reproduction.gathering import Gathered, Runs
+from reproduction.runs import read_json
+from reproduction.scales import Scale
+from reproduction.systems import Comparison
+from robgan_tf.evaluation.provenance import provenance
+from robgan_tf.runtime.machine import machine
+from robgan_tf.runtime.run_directory import write_json, write_text
+
+# Plots are committed: coarser ones are tried until one is small enough. Bytes.
+_LARGEST_PLOT = 300_000
+_DPI = (110, 90, 70, 50)
+NO_PLOT = "no plot: matplotlib is missing (pip install -c constraints.txt -e '.[bench]'); Markdown and JSON are written"
+
+
+def write(
+    base: pathlib.Path, comparison: Comparison, scale: Scale, about: dict, runs: Runs, gathered: Gathered
+) -> list[str]:
+    """Writes `base`.json, .md and, where matplotlib is there, .png.
+
+    Args:
+        base: path without ending.
+        comparison: the table or figure.
+        scale: how large it is.
+        about: experiment, data and scale by name.
+        runs: what it was gathered from.
+        gathered: what came out.
+
+    Returns:
+        Lines about what was written.
+    """
+    of_commits = commits(runs.runs)
+    command = shlex.join(["python", "tools/reproduce.py", *sys.argv[1:]])
+    report = {
+        **about,
+        "title": comparison.title,
+        "seeds": runs.seeds,
+        "scaled": scale.scaled,
+        "command": command,
+        "written": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "results": gathered.results,
+        "runs": [_about_run(run, runs) for run in runs.runs],
+        "commits_of_training": of_commits,
+        "machine": machine(),
+        **provenance(),
+    }
+    plotted = plot(base.with_name(f"{base.name}.png"), gathered, comparison)
+    lines = [
+        f"# {comparison.title}",
+        "",
+        f"{about['data']}, scale {about['scale']}; seeds {', '.join(map(str, runs.seeds))}. Scaled: {scale.scaled}. "
+        + ("Mean and standard error over the seeds." if len(runs.seeds) > 1 else "One seed: no standard error."),
+        "",
+        f"    {command}",
+        "",
+        *gathered.lines,
+        *([f"![{comparison.title}]({base.name}.png)", ""] if plotted else []),
+        f"Commits of the training: {', '.join(f'{commit} ({len(runs)} runs)' for commit, runs in of_commits.items())}. "
+        f"Machine: {report['machine']['cpu']}, {report['machine']['cores']} cores. Everything else, with all bindings "
+        f"and commands, is in [{base.name}.json]({base.name}.json).",
+        "",
+    ]
+    write_json(base.with_name(f"{base.name}.json"), report)
+    write_text(base.with_name(f"{base.name}.md"), "\n".join(lines))
+    found = [f"wrote {base}.md, .json{' and .png' if plotted else ''}"]
+    if len(of_commits) > 1:
+        found.append(f"note: the runs were trained with different commits: {', '.join(of_commits)}")
+    return found if plotted else [*found, NO_PLOT]
+
+
+def _about_run(run, runs: Runs) -> dict:
+    seconds = max((record["wall_seconds"] for record in run.directory.metric_records()), default=None)
+    manifest = read_json(run.directory.manifest) if run.directory.manifest.exists() else {}
+    return {
+        "system": run.system,
+        "seed": run.seed,
+        "run_dir": str(run.path),
+        "gin_files": run.files,
+        "gin_params": [*run.params, *run.score_params],
+        "commands": [str(command) for command in run.commands()],
+        "stages": runs.expected[run.name]["stages"],
+        "data": runs.expected[run.name]["data"],
+        "training_seconds": seconds,
+        "git_commit": manifest.get("git_commit"),
+        "machine": manifest.get("machine"),
+    }
+
+
+def plot(path: pathlib.Path, gathered: Gathered, comparison: Comparison) -> bool:
+    """Draws the plot into `path`; returns whether it could, that is, whether matplotlib is there."""
+    try:
+        import matplotlib
+    except ImportError:
+        path.unlink(missing_ok=True)  # one of other numbers would be taken for this one
+        return False
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure = pyplot.figure(figsize=(10, 4.2))
+    gathered.draw(figure)
+    figure.suptitle(comparison.title, fontsize=10)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    for dpi in _DPI:
+        figure.savefig(partial, dpi=dpi, format="png")
+        if partial.stat().st_size <= _LARGEST_PLOT:
+            break
+    pyplot.close(figure)
+    os.replace(partial, path)
+    return True

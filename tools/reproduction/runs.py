@@ -1,0 +1,277 @@
+"""The runs of an experiment: their folders and commands, what is done already, and doing the rest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from reproduction.expected import REPOSITORY
+from reproduction.scales import Scale
+from reproduction.systems import EXTRACTOR, SYSTEMS, Comparison, Part
+from robgan_tf.runtime.checkpoints import steps_in
+from robgan_tf.runtime.run_directory import RunDirectory
+
+# Generated images of each class in a picture.
+_COLUMNS = 8
+
+
+class RunFailedError(Exception):
+    """A command of a run ended with another status than 0.
+
+    Attributes:
+        exit_status: what to exit with.
+    """
+
+    def __init__(self, message: str, exit_status: int):
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line of a run.
+
+    Attributes:
+        arguments: behind `python -m`.
+        makes: the file or folder that tells that it is done; None for training, whose checkpoints tell.
+    """
+
+    arguments: tuple[str, ...]
+    makes: pathlib.Path | None = None
+
+    def __str__(self):
+        return shlex.join(["python", "-m", *self.arguments])
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training of a system, with what is measured of it.
+
+    Attributes:
+        part: the system's part in the experiment.
+        seed: the seed of everything in it.
+        path: its folder.
+        files: configurations, in order.
+        params: bindings behind them, but those of `score_params`.
+        score_params: bindings of scores by the common extractor, which has to be there before they can be used.
+        extractor: the folder of the common extractor's run, where the generator is measured.
+        measures: bindings of that.
+    """
+
+    part: Part
+    seed: int
+    path: pathlib.Path
+    files: tuple[str, ...]
+    params: tuple[str, ...]
+    score_params: tuple[str, ...] = ()
+    extractor: pathlib.Path | None = None
+    measures: tuple[str, ...] = ()
+
+    @property
+    def system(self) -> str:
+        """The name of its system."""
+        return self.part.system
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.system}, seed {self.seed}"
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Its files."""
+        return RunDirectory(self.path)
+
+    @property
+    def before_finetuning(self) -> pathlib.Path:
+        """The report on the classifier that co-training left."""
+        return self.path / "robustness_before_finetuning.json"
+
+    @property
+    def generation(self) -> pathlib.Path:
+        """The report on the generator by the common extractor."""
+        return self.path / "generation_common.json"
+
+    @property
+    def grid(self) -> pathlib.Path:
+        """A picture of generated images."""
+        return self.path / "generated.png"
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What its commands print."""
+        return self.path.with_name(f"{self.path.name}.log")
+
+    def commands(self) -> list[Command]:
+        """Returns what makes the run, in order."""
+        here = f"--run_dir={self.path}"
+        stages = SYSTEMS[self.system].stages
+        train = [f"--gin_file={file}" for file in self.files]
+        train += [f"--gin_param={param}" for param in (*self.params, *self.score_params)]
+        train += [here] + ([f"--stages={','.join(stages)}"] if stages else [])
+        commands = [Command(("robgan_tf.train", *train))]
+        if self.part.before_finetuning:
+            evaluate = ("robgan_tf.evaluate", here, "--gin_param=Experiment.finetuning = None")
+            commands.append(Command((*evaluate, f"--out={self.before_finetuning}"), self.before_finetuning))
+        if self.part.generator:
+            evaluate = ("robgan_tf.evaluate", here, "--generator", f"--extractor={self.extractor}")
+            params = (f"--gin_param={param}" for param in ("GenerationEvaluation.inception = None", *self.measures))
+            commands.append(Command((*evaluate, *params, f"--out={self.generation}"), self.generation))
+        if self.part.grid:
+            sample = ("robgan_tf.sample", here, f"--out={self.grid}", f"--columns={_COLUMNS}")
+            commands.append(Command(sample, self.grid))
+        return commands
+
+    def missing(self, steps: dict[str, int]) -> list[Command]:
+        """Returns the commands that are not done, where each stage has `steps` in all."""
+        train, *others = self.commands()
+        trained = self.trained(steps)
+        return ([] if trained else [train]) + [one for one in others if not (trained and one.makes.exists())]
+
+    def trained(self, steps: dict[str, int]) -> bool:
+        """Whether all stages of training that are wanted are done."""
+        stages = SYSTEMS[self.system].stages
+        reports = {"evaluate": self.directory.robustness.exists(), "export": any(self.directory.exports.glob("[0-9]*"))}
+        wanted = all(there for stage, there in reports.items() if not stages or stage in stages)
+        return wanted and all(self.step_of(stage) >= total for stage, total in steps.items())
+
+    def step_of(self, stage: str) -> int:
+        """Returns the step of the newest checkpoint of a stage."""
+        return max(steps_in(self.directory.checkpoints(stage)), default=0)
+
+    def status(self, steps: dict[str, int]) -> str:
+        """Returns what is there, in words."""
+        missing = self.missing(steps)
+        if not missing:
+            return "done"
+        if self.trained(steps):
+            return f"trained, to be measured: {len(missing)} command(s)"
+        at = [(stage, self.step_of(stage), total) for stage, total in steps.items()]
+        if not any(step for _, step, _ in at):
+            return "started" if self.directory.config.exists() else "missing"
+        return "at " + ", ".join(f"step {step} of {total} of {stage}" for stage, step, total in at)
+
+
+def runs_of(
+    comparison: Comparison, scale: Scale, seeds: Sequence[int], root: pathlib.Path, params: Sequence[str] = ()
+) -> list[Run]:
+    """Returns the runs of an experiment, in the order in which they have to be done.
+
+    Args:
+        comparison: what is compared.
+        scale: how large.
+        seeds: of each system; the common extractor has the first one alone.
+        root: folder of this scale and data.
+        params: bindings of the user, for every run.
+    """
+    parts = ((Part(EXTRACTOR),) if comparison.needs_extractor else ()) + comparison.parts
+    extractor = root / EXTRACTOR / f"seed_{seeds[0]}"
+    runs = []
+    for seed in seeds:
+        for part in parts:
+            if part.system == EXTRACTOR and seed != seeds[0]:
+                continue
+            system = SYSTEMS[part.system]
+            bindings = [*scale.shared, *(scale.resnet if system.resnet else ())]
+            if system.watched:
+                bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
+            scores = ()
+            if system.scored:
+                scores = (
+                    "Experiment.generation_scores = @TrainingScores",
+                    "TrainingScores.extractor = @classifier_extractor()",
+                    f"classifier_extractor.directory = '{extractor}'",
+                    *scale.scores,
+                )
+            runs.append(
+                Run(
+                    part,
+                    seed,
+                    root / part.system / f"seed_{seed}",
+                    (f"gin/{scale.file}", *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
+                    (*bindings, *system.bindings, f"Experiment.seed = {seed}", *params),
+                    scores,
+                    extractor if part.generator or system.scored else None,
+                    scale.measures,
+                )
+            )
+    return runs
+
+
+def wanted_steps(run: Run, expected: dict) -> dict[str, int]:
+    """Returns the steps of each stage that is wanted of a run."""
+    stages = SYSTEMS[run.system].stages
+    names = {"cotraining": "cotrain", "finetuning": "finetune"}
+    return {
+        stage["stage"]: stage["steps"] for stage in expected["stages"] if not stages or names[stage["stage"]] in stages
+    }
+
+
+def do(run: Run, commands: Sequence[Command]) -> Iterator[str]:
+    """Does `commands` of a run, each in a process of its own; what they print is kept in a file beside its folder.
+
+    Yields:
+        A line before and after each.
+
+    Raises:
+        RunFailedError: where one fails, or is stopped.
+    """
+    log = run.log
+    log.parent.mkdir(parents=True, exist_ok=True)
+    for command in commands:
+        yield f"{run.name}: {command.arguments[0]} --run_dir={run.path}, its lines go to {log}"
+        start = time.monotonic()
+        with open(log, "a") as file:
+            arguments = [sys.executable, "-m", *command.arguments]
+            status = _wait(subprocess.Popen(arguments, cwd=REPOSITORY, stdout=file, stderr=file))
+        if status:
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            reason = lines[-1].removeprefix("error: ").strip() if lines else "no message"
+            raise RunFailedError(
+                f"{run.name} ended with status {status}: {reason} (all of it in {log}); the same command goes on.",
+                status if status in (2, 130, 143) else 1,
+            )
+        yield f"{run.name}: done in {time.monotonic() - start:.0f} s"
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Waits for a process, which gets the signals that this one gets, and returns its exit status."""
+
+    def pass_on(number, frame):
+        process.send_signal(number)
+
+    # Ctrl-C reaches both in a terminal: the child, which it stops, is waited for.
+    handlers = {signal.SIGTERM: pass_on, signal.SIGINT: signal.SIG_IGN}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - status if status < 0 else status
+
+
+def relative(path: str) -> pathlib.Path:
+    """Returns a path as the commands, which run in the repository, are given it."""
+    absolute = pathlib.Path(os.path.abspath(path))
+    return absolute.relative_to(REPOSITORY) if absolute.is_relative_to(REPOSITORY) else absolute
+
+
+def read_json(path: pathlib.Path) -> dict:
+    """Returns the content of a JSON file of a run.
+
+    Raises:
+        ValueError: where it is not there, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read ({error}): make the run anew.") from error

@@ -1,0 +1,147 @@
+"""How large a reproduction is: the one place to change it. Everything is gin bindings, which are printed and recorded.
+
+`classifier_epochs` is how long a classifier without co-training is trained (gin/baselines/): it is to get as many
+updates as Rob-GAN's gets in both stages. With batches of one size in both, that is as many epochs as both together.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A base configuration and its bindings at a scale.
+
+    Attributes:
+        file: the base configuration, in gin/.
+        scaled: what was scaled, in words, for the report.
+        shared: bindings of all systems.
+        resnet: those of systems with PreActResNet-18.
+        scores: of the scores of a generator while it trains.
+        curves: of the measures of a classifier while it trains.
+        measures: of the evaluation of a generator.
+    """
+
+    file: str
+    scaled: str = "nothing"
+    shared: tuple[str, ...] = ()
+    resnet: tuple[str, ...] = ()
+    scores: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+
+
+_PAPER_SCORES = ("TrainingScores.every = 1000", "TrainingScores.samples = 10000")
+
+
+def _paper(file: str) -> Scale:
+    return Scale(
+        file,
+        scores=_PAPER_SCORES,
+        curves=("TrainingCurves.every = 2000", "TrainingCurves.examples = 2000"),
+        measures=("GenerationEvaluation.samples = 10000", "GenerationEvaluation.accuracy_training = None"),
+    )
+
+
+# The demo as it is: 75 + 80 epochs in batches of 32.
+_DIGITS = Scale(
+    "digits.gin",
+    scaled="digits at 16 px, widths 24 and 16, 75 + 80 epochs; the data set is not in the paper",
+    resnet=("PreActResNet18.base_width = 8",),
+    scores=("TrainingScores.every = 67", "TrainingScores.samples = 2000"),
+    curves=("TrainingCurves.every = 400", "TrainingCurves.examples = 360"),
+    measures=("GenerationEvaluation.samples = 2000", "GenerationEvaluation.accuracy_training = None"),
+)
+_DIGITS_SMOKE = dataclasses.replace(
+    _DIGITS,
+    scaled="all of it, to see that the commands go through: the numbers mean nothing",
+    shared=(
+        "Generator.base_width = 4",
+        "Discriminator.base_width = 4",
+        "CoTraining.epochs = 1",
+        "FineTuning.epochs = 1",
+        "classifier_epochs = 2",
+        "Experiment.validate_every = 20",
+        "RobustnessEvaluation.epsilons = (0.0, 0.1, 0.2)",
+        "RobustnessEvaluation.test_examples = 40",
+        "RobustnessEvaluation.checks = None",
+        "evaluation/Attacker.steps = 5",
+    ),
+    resnet=("PreActResNet18.base_width = 4",),
+    scores=("TrainingScores.every = 5", "TrainingScores.samples = 100", "TrainingScores.reference_images = 200"),
+    curves=("TrainingCurves.every = 20", "TrainingCurves.examples = 40"),
+    measures=(
+        "GenerationEvaluation.samples = 100",
+        "GenerationEvaluation.subset = 50",
+        "GenerationEvaluation.similarity_images = 50",
+        "GenerationEvaluation.accuracy_training = None",
+    ),
+)
+
+# gin/cifar10_cpu.gin takes an hour; this takes a Rob-GAN some 7 minutes on two cores.
+_CIFAR10_CPU = Scale(
+    "cifar10_cpu.gin",
+    scaled="widths 8 and 8 instead of 64, 3.5 + 1 epochs in batches of 64 instead of 200 + 60, two discriminator "
+    "updates for each of the generator instead of five, evaluation on 1,000 images of either split",
+    shared=(
+        "Generator.base_width = 8",
+        "Discriminator.base_width = 8",
+        "CoTraining.epochs = 3.5",
+        "CoTraining.discriminator_steps = 2",
+        "FineTuning.epochs = 1",
+        "classifier_epochs = 4.5",
+        "Experiment.validate_every = 200",
+        "RobustnessEvaluation.test_examples = 1000",
+    ),
+    resnet=("PreActResNet18.base_width = 8",),
+    scores=("TrainingScores.every = 95", "TrainingScores.samples = 2000", "TrainingScores.reference_images = 10000"),
+    curves=("TrainingCurves.every = 380", "TrainingCurves.examples = 500"),
+    measures=("GenerationEvaluation.samples = 5000", "GenerationEvaluation.accuracy_training = None"),
+)
+_CIFAR10_SMOKE = dataclasses.replace(
+    _CIFAR10_CPU,
+    scaled=_DIGITS_SMOKE.scaled,
+    shared=(
+        "Generator.base_width = 4",
+        "Discriminator.base_width = 4",
+        "CoTraining.epochs = 0.02",
+        "FineTuning.epochs = 0.01",
+        "classifier_epochs = 0.03",
+        "Experiment.validate_every = 10",
+        "RobustnessEvaluation.epsilons = (0.0, 0.02, 0.04)",
+        "RobustnessEvaluation.test_examples = 40",
+        "RobustnessEvaluation.checks = None",
+        "evaluation/Attacker.steps = 5",
+    ),
+    resnet=("PreActResNet18.base_width = 4",),
+    scores=("TrainingScores.every = 2", "TrainingScores.samples = 100", "TrainingScores.reference_images = 200"),
+    curves=("TrainingCurves.every = 10", "TrainingCurves.examples = 40"),
+    measures=_DIGITS_SMOKE.measures,
+)
+
+SCALES = {
+    "paper": {
+        "cifar10": _paper("cifar10.gin"),
+        "imagenet64": _paper("imagenet64.gin"),
+        "imagenet128": _paper("imagenet128.gin"),
+    },
+    "cpu": {"digits": _DIGITS, "cifar10": _CIFAR10_CPU},
+    "smoke": {"digits": _DIGITS_SMOKE, "cifar10": _CIFAR10_SMOKE},
+}
+DATA = ("digits", "cifar10", "imagenet64", "imagenet128")
+
+
+def find(scale: str, data: str) -> Scale:
+    """Returns the scale of a data set.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    found = SCALES[scale].get(data)
+    if found is None:
+        raise ValueError(
+            f"There is no --scale={scale} of --data={data}: it has {', '.join(SCALES[scale])}; {data} is there at "
+            f"--scale={' or '.join(name for name, sets in SCALES.items() if data in sets)}."
+        )
+    return found

@@ -1,0 +1,127 @@
+"""What is trained, and what each table and figure compares.
+
+A system is a base configuration (of data and scale, see scales.py), modifiers of gin/baselines/ and bindings. Systems
+that experiments share are trained once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+# The classifier by whose features all generators are measured.
+EXTRACTOR = "standard_training"
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A system that is trained.
+
+    Attributes:
+        title: what tables and plots call it.
+        modifiers: names of files in gin/baselines/, applied in order behind the base configuration.
+        bindings: gin bindings of its own.
+        stages: the stages of `robgan_tf.train` that are wanted; none for all.
+        resnet: whether its classifier is PreActResNet-18.
+        scored: whether the generator is scored while it trains.
+        watched: whether accuracy and LLV are measured while the classifier trains.
+    """
+
+    title: str
+    modifiers: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()
+    stages: tuple[str, ...] = ()
+    resnet: bool = False
+    scored: bool = False
+    watched: bool = False
+
+
+def _scored(title: str, *modifiers: str) -> System:
+    """Co-training alone, with scores of its generator."""
+    return System(title, modifiers, ("Experiment.finetuning = None",), ("cotrain",), scored=True)
+
+
+SYSTEMS = {
+    "robgan": System("Rob-GAN with fine-tuning"),
+    "adversarial_training": System("adversarial training", ("adversarial_training",), watched=True),
+    "adversarial_training_vgg16": System("adversarial training, VGG16", ("adversarial_training_vgg16",), watched=True),
+    "adversarial_training_preact_resnet18": System(
+        "PreActResNet-18, real images", ("adversarial_training_preact_resnet18",), resnet=True
+    ),
+    "generated_preact_resnet18": System(
+        "PreActResNet-18, real and generated images", ("generated_preact_resnet18",), resnet=True
+    ),
+    EXTRACTOR: System("standard training", ("standard_training",), stages=("finetune", "export")),
+    "split_attack": _scored("split loss, attack (Rob-GAN)"),
+    "split_no_attack": _scored("split loss, no attack", "standard_gan"),
+    "ac_gan_attack": _scored("AC-GAN loss, attack", "ac_gan_attack"),
+    "ac_gan_no_attack": _scored("AC-GAN loss, no attack", "standard_gan_ac_gan"),
+    "sn_gan": _scored("SN-GAN", "sn_gan"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A system's part in an experiment: what is done with each of its runs after training.
+
+    Attributes:
+        system: its name.
+        before_finetuning: whether the classifier that co-training left is evaluated, too.
+        generator: whether the generator's images are measured, by the common extractor.
+        grid: whether a picture of generated images is made.
+    """
+
+    system: str
+    before_finetuning: bool = False
+    generator: bool = False
+    grid: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A table or a figure.
+
+    Attributes:
+        title: its heading.
+        parts: what it compares.
+    """
+
+    title: str
+    parts: tuple[Part, ...]
+
+    @property
+    def needs_extractor(self) -> bool:
+        """Whether generators are measured."""
+        return any(part.generator or SYSTEMS[part.system].scored for part in self.parts)
+
+
+_FINETUNED = Part("robgan", before_finetuning=True)
+
+
+def comparison(name: str, data: str, scale: str) -> Comparison:
+    """Returns what an experiment compares. Fig. 2 is the paper's VGG16 at its scale, and else the common network."""
+    vgg16 = scale == "paper" and data == "cifar10"
+    return {
+        "table1": Comparison("Table 1: accuracy under attack", (Part("adversarial_training"), _FINETUNED)),
+        "fig2": Comparison(
+            "Fig. 2: adversarial training on training and on test images",
+            (Part("adversarial_training_vgg16" if vgg16 else "adversarial_training"),),
+        ),
+        "fig6": Comparison(
+            "Fig. 6: fine-tuning, and the gap between training and test", (Part("adversarial_training"), _FINETUNED)
+        ),
+        "fig7": Comparison(
+            "Fig. 7: images by the split loss and by the AC-GAN loss, both with attack",
+            (Part("robgan", generator=True, grid=True), Part("ac_gan_attack", generator=True, grid=True)),
+        ),
+        "fig8": Comparison(
+            "Fig. 8: score of the generator by epoch",
+            tuple(map(Part, ("split_attack", "split_no_attack", "ac_gan_attack", "ac_gan_no_attack", "sn_gan"))),
+        ),
+        "section1": Comparison(
+            "Section 1: ResNet-18 without and with generated images",
+            (Part("adversarial_training_preact_resnet18"), Part("generated_preact_resnet18")),
+        ),
+    }[name]
+
+
+EXPERIMENTS = ("table1", "fig2", "fig6", "fig7", "fig8", "section1")
