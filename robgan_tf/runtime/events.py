@@ -45,6 +45,8 @@ _HPARAMS = (
     "cotraining/linear.initial",
     "FineTuning.epochs",
     "FineTuning.fake_weight",
+    "FineTuning.objective",
+    "Experiment.classifier",
     "finetuning/Attacker.steps",
     "finetuning/linear.initial",
     "configure.precision",
