@@ -69,6 +69,13 @@ def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(d
         assert ours == pytest.approx(theirs, rel=0.005)
 
 
+def test_lengths_of_modifiers_are_not_overwritten(tmp_path):
+    for experiment, data, scale in ALL:
+        for run in described(experiment, data, scale, tmp_path):
+            bound = any(param.startswith("FineTuning.epochs") for param in run.params)
+            assert not (bound and SYSTEMS[run.system].from_nothing), run.name
+
+
 def test_systems_that_experiments_share_have_the_same_folder_and_configuration(tmp_path):
     by_path = {}
     for experiment in EXPERIMENTS:
