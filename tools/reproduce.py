@@ -16,7 +16,7 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 
 from reproduction import figures, report, tables
 from reproduction.comparable import NotComparableError, check, differences
-from reproduction.expected import REPOSITORY, expected
+from reproduction.expected import REPOSITORY, expected, with_seed
 from reproduction.gathering import Runs
 from reproduction.planning import plan
 from reproduction.runs import RunFailedError, do, relative, runs_of, wanted_steps
@@ -49,9 +49,12 @@ def reproduce():
 
     compared = comparison(experiment, data, scale_name)
     runs = runs_of(compared, scale, seeds, root, FLAGS.gin_param)
-    requests = [{"files": run.files, "params": run.params, "cost": FLAGS.plan and run.seed == seeds[0]} for run in runs]
+    # Data are read for each: once for a system, not for each seed.
+    first = [run for run in runs if run.seed == seeds[0]]
+    requests = [{"files": run.files, "params": run.params, "cost": FLAGS.plan} for run in first]
     answers = command_line.or_fail(lambda: expected(requests))
-    wanted = dict(zip((run.name for run in runs), answers))
+    of_systems = dict(zip((run.system for run in first), answers))
+    wanted = {run.name: with_seed(of_systems[run.system], run.seed) for run in runs}
     for line in (f"{compared.title}; {data}, scale {scale_name}: scaled is {scale.scaled}", *_bindings(runs, seeds)):
         print(line)
     if FLAGS.plan:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
 
 from reproduction import figures, paper, report, tables  # noqa: E402
 from reproduction.comparable import NotComparableError, check, differences  # noqa: E402
-from reproduction.expected import expected  # noqa: E402
+from reproduction.expected import expected, with_seed  # noqa: E402
 from reproduction.gathering import Runs, summarize  # noqa: E402
 from reproduction.planning import plan  # noqa: E402
 from reproduction.runs import runs_of, wanted_steps  # noqa: E402
@@ -67,6 +67,13 @@ def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(d
             for name in ("robgan", "adversarial_training")
         )
         assert ours == pytest.approx(theirs, rel=0.005)
+
+
+def test_lengths_of_modifiers_are_not_overwritten(tmp_path):
+    for experiment, data, scale in ALL:
+        for run in described(experiment, data, scale, tmp_path):
+            bound = any(param.startswith("FineTuning.epochs") for param in run.params)
+            assert not (bound and SYSTEMS[run.system].from_nothing), run.name
 
 
 def test_systems_that_experiments_share_have_the_same_folder_and_configuration(tmp_path):
@@ -172,6 +179,13 @@ def test_fig6_is_the_effect_of_fine_tuning_and_the_gap(finished):
     found = tables.fig6(finished)
     np.testing.assert_allclose(found.results["effect_of_finetuning"]["by_seed"], [[40, 24, 30], [32, 18, 14]])
     assert found.results["gap_adversarial_training_minus_robgan"]["mean"] == pytest.approx([0, 0, 0])
+
+
+def test_other_seeds_differ_in_the_seed_alone():
+    config = "Experiment.seed = 0\nRobustnessEvaluation.seed = 0\n"
+    assert with_seed({"config": config}, 7) == {"config": config.replace("Experiment.seed = 0", "Experiment.seed = 7")}
+    with pytest.raises(ValueError, match="stands 0 times"):
+        with_seed({"config": ""}, 7)
 
 
 def test_one_seed_has_no_standard_error():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,16 @@ def expected(requests: list[dict]) -> list[dict]:
         lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         raise ValueError((lines or result.stderr.splitlines()[-1:] or ["no answer"])[0].removeprefix("error: "))
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def with_seed(answer: dict, seed: int) -> dict:
+    """Returns an answer for another seed, in which nothing but the seed differs."""
+    config, count = re.subn(
+        r"^Experiment\.seed = .*$", f"Experiment.seed = {seed}", answer["config"], flags=re.MULTILINE
+    )
+    if count != 1:
+        raise ValueError(f"Experiment.seed stands {count} times in the operative configuration.")
+    return {**answer, "config": config}
 
 
 def build(request: dict) -> dict:

@@ -180,7 +180,8 @@ def runs_of(
             if part.system == EXTRACTOR and seed != seeds[0]:
                 continue
             system = SYSTEMS[part.system]
-            bindings = [*scale.shared, *(scale.resnet if system.resnet else ())]
+            bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
+            bindings += scale.resnet if system.resnet else ()
             if system.watched:
                 bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
             scores = ()

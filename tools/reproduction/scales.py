@@ -17,6 +17,7 @@ class Scale:
         file: the base configuration, in gin/.
         scaled: what was scaled, in words, for the report.
         shared: bindings of all systems.
+        finetuning: those of systems that fine-tune what co-training left; the others have `classifier_epochs`.
         resnet: those of systems with PreActResNet-18.
         scores: of the scores of a generator while it trains.
         curves: of the measures of a classifier while it trains.
@@ -26,6 +27,7 @@ class Scale:
     file: str
     scaled: str = "nothing"
     shared: tuple[str, ...] = ()
+    finetuning: tuple[str, ...] = ()
     resnet: tuple[str, ...] = ()
     scores: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
@@ -60,7 +62,6 @@ _DIGITS_SMOKE = dataclasses.replace(
         "Generator.base_width = 4",
         "Discriminator.base_width = 4",
         "CoTraining.epochs = 1",
-        "FineTuning.epochs = 1",
         "classifier_epochs = 2",
         "Experiment.validate_every = 20",
         "RobustnessEvaluation.epsilons = (0.0, 0.1, 0.2)",
@@ -68,6 +69,7 @@ _DIGITS_SMOKE = dataclasses.replace(
         "RobustnessEvaluation.checks = None",
         "evaluation/Attacker.steps = 5",
     ),
+    finetuning=("FineTuning.epochs = 1",),
     resnet=("PreActResNet18.base_width = 4",),
     scores=("TrainingScores.every = 5", "TrainingScores.samples = 100", "TrainingScores.reference_images = 200"),
     curves=("TrainingCurves.every = 20", "TrainingCurves.examples = 40"),
@@ -89,11 +91,11 @@ _CIFAR10_CPU = Scale(
         "Discriminator.base_width = 8",
         "CoTraining.epochs = 3.5",
         "CoTraining.discriminator_steps = 2",
-        "FineTuning.epochs = 1",
         "classifier_epochs = 4.5",
         "Experiment.validate_every = 200",
         "RobustnessEvaluation.test_examples = 1000",
     ),
+    finetuning=("FineTuning.epochs = 1",),
     resnet=("PreActResNet18.base_width = 8",),
     scores=("TrainingScores.every = 95", "TrainingScores.samples = 2000", "TrainingScores.reference_images = 10000"),
     curves=("TrainingCurves.every = 380", "TrainingCurves.examples = 500"),
@@ -106,7 +108,6 @@ _CIFAR10_SMOKE = dataclasses.replace(
         "Generator.base_width = 4",
         "Discriminator.base_width = 4",
         "CoTraining.epochs = 0.02",
-        "FineTuning.epochs = 0.01",
         "classifier_epochs = 0.03",
         "Experiment.validate_every = 10",
         "RobustnessEvaluation.epsilons = (0.0, 0.02, 0.04)",
@@ -114,6 +115,7 @@ _CIFAR10_SMOKE = dataclasses.replace(
         "RobustnessEvaluation.checks = None",
         "evaluation/Attacker.steps = 5",
     ),
+    finetuning=("FineTuning.epochs = 0.01",),
     resnet=("PreActResNet18.base_width = 4",),
     scores=("TrainingScores.every = 2", "TrainingScores.samples = 100", "TrainingScores.reference_images = 200"),
     curves=("TrainingCurves.every = 10", "TrainingCurves.examples = 40"),

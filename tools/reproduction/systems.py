@@ -21,6 +21,7 @@ class System:
         modifiers: names of files in gin/baselines/, applied in order behind the base configuration.
         bindings: gin bindings of its own.
         stages: the stages of `robgan_tf.train` that are wanted; none for all.
+        from_nothing: whether fine-tuning starts from a network of its own, for which the modifier sets the length.
         resnet: whether its classifier is PreActResNet-18.
         scored: whether the generator is scored while it trains.
         watched: whether accuracy and LLV are measured while the classifier trains.
@@ -30,6 +31,7 @@ class System:
     modifiers: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
     stages: tuple[str, ...] = ()
+    from_nothing: bool = False
     resnet: bool = False
     scored: bool = False
     watched: bool = False
@@ -42,15 +44,17 @@ def _scored(title: str, *modifiers: str) -> System:
 
 SYSTEMS = {
     "robgan": System("Rob-GAN with fine-tuning"),
-    "adversarial_training": System("adversarial training", ("adversarial_training",), watched=True),
-    "adversarial_training_vgg16": System("adversarial training, VGG16", ("adversarial_training_vgg16",), watched=True),
+    "adversarial_training": System("adversarial training", ("adversarial_training",), from_nothing=True, watched=True),
+    "adversarial_training_vgg16": System(
+        "adversarial training, VGG16", ("adversarial_training_vgg16",), from_nothing=True, watched=True
+    ),
     "adversarial_training_preact_resnet18": System(
-        "PreActResNet-18, real images", ("adversarial_training_preact_resnet18",), resnet=True
+        "PreActResNet-18, real images", ("adversarial_training_preact_resnet18",), from_nothing=True, resnet=True
     ),
     "generated_preact_resnet18": System(
-        "PreActResNet-18, real and generated images", ("generated_preact_resnet18",), resnet=True
+        "PreActResNet-18, real and generated images", ("generated_preact_resnet18",), from_nothing=True, resnet=True
     ),
-    EXTRACTOR: System("standard training", ("standard_training",), stages=("finetune", "export")),
+    EXTRACTOR: System("standard training", ("standard_training",), stages=("finetune", "export"), from_nothing=True),
     "split_attack": _scored("split loss, attack (Rob-GAN)"),
     "split_no_attack": _scored("split loss, no attack", "standard_gan"),
     "ac_gan_attack": _scored("AC-GAN loss, attack", "ac_gan_attack"),
