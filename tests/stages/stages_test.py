@@ -382,7 +382,7 @@ def test_every_objective_weighs_generated_images_with_lambda(objective):
     # With the random numbers of a step known, its loss can be computed by itself; without an attack and with one.
     stage = make_eq_6(objective=objective)
     images, labels = next(iter(batches(1)))
-    attack_seed, fake_seed = step_seeds(7, 0, 2)
+    attack_seed, fake_seed = step_seeds(7, stage.step, 2)
     fake_images, fake_labels = stage.generated.sample(fake_seed, BATCH * STEPS)
     images, labels = tf.concat([images, fake_images], 0), tf.concat([labels, fake_labels], 0)
     adversarial = stage.attack(images, labels, attack_seed)
