@@ -49,6 +49,7 @@ def evaluate_generator():
             "--out, so that its own generation.json stays"
         )
     from robgan_tf.evaluation.extractors import classifier_extractor
+    from robgan_tf.pages.run_report import update_run_report
     from robgan_tf.runtime.events import write_generation
     from robgan_tf.runtime.run_directory import RunDirectory, write_json
 
@@ -64,6 +65,7 @@ def evaluate_generator():
     print(f"wrote {out}")
     if not FLAGS.out:
         write_generation(run_directory.tensorboard, report)
+        update_run_report(run_directory)
 
 
 def evaluate_classifier():

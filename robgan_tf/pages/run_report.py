@@ -39,6 +39,16 @@ _CHARTS = {
         ),
         ("Largest sigma of a layer", False, {"discriminator_largest_sigma": "discriminator"}),
         ("Diversity of the fakes of a class", False, {"diversity": "standard deviation of a pixel on [-1, 1]"}),
+        (
+            "Score of the averaged generator",
+            False,
+            {"generator_inception_score": "Inception score", "generator_classifier_score": "classifier score"},
+        ),
+        (
+            "Frechet distance of generated from real images",
+            False,
+            {"generator_frechet_inception_distance": "FID", "generator_frechet_classifier_distance": "by a classifier"},
+        ),
     ),
     "finetuning": (
         (
@@ -77,6 +87,7 @@ def update_run_report(run_directory: RunDirectory):
         run_directory.metrics,
         run_directory.manifest,
         run_directory.robustness,
+        run_directory.generation,
         *run_directory.samples.glob("*.png"),
         *run_directory.exports.glob("[0-9]*"),
     ]
@@ -106,6 +117,7 @@ def run_page(run_directory: RunDirectory) -> str:
         _link(run_directory, robustness),
         *(_curves(stage, records) for stage in _STAGES),
         _grids(run_directory),
+        _generator(_json(run_directory.generation)),
         _usage(run_directory, versions[-1] if versions else None),
         _environment(manifest),
         _config(run_directory),
@@ -201,6 +213,33 @@ def _grids(run_directory) -> Html:
                 element("figure", embedded(files[-1].read_bytes(), words), element("figcaption", f"{words}."))
             )
     return section("Images", element("div", *figures, class_="grids")) if figures else Html("")
+
+
+def _generator(generation) -> Html:
+    """Scores of generated images, beside those of real test images."""
+    if not generation:
+        return Html("")
+    tables = []
+    for block in generation["extractors"]:
+        generated, real = block["generated"], block["real_test"]
+        rows = [
+            [name.replace("_", " "), f"{value:.4g}", f"{real[name]:.4g}"]
+            for name, value in generated.items()
+            if isinstance(value, float) and isinstance(real.get(name), float)
+        ]
+        title = f"By {block['extractor']}: {generation['generated']['images']:,} generated images"
+        tables.append(table(title, ["", "generated", "real test images"], rows))
+    accuracy = generation["classification_accuracy"]
+    if accuracy:
+        row = ["accuracy on test images", percent(accuracy["generated"]), percent(accuracy["real"])]
+        tables.append(table("A classifier trained on these images alone", ["", "generated", "real"], [row]))
+    return section(
+        "Generator", *(element("div", one, class_="wide") for one in tables), *map(_note, generation["notes"])
+    )
+
+
+def _note(text: str) -> Html:
+    return element("p", text, class_="dim")
 
 
 def _usage(run_directory, version) -> Html:

@@ -1,5 +1,6 @@
 """The report of a run."""
 
+import json
 import os
 from html.parser import HTMLParser
 
@@ -55,6 +56,32 @@ def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):
     run.path.mkdir()
     run.config.write_text("LInf.epsilon = 0.1\n")
     assert "Not evaluated yet; not exported yet." in run_page(run)
+
+
+def test_scores_of_the_generator_stand_beside_those_of_real_images(run):
+    assert "Generator" not in {text.strip() for text in Page(run_page(run)).text.split("\n")}
+    block = {
+        "extractor": "digits classifier",
+        "generated": {"classifier_score": 8.125, "recall": 0.5, "by_class": [1.0]},
+        "real_test": {"classifier_score": 9.5, "recall": 0.75, "by_class": [2.0]},
+    }
+    report = {
+        "generated": {"images": 2000},
+        "extractors": [block],
+        "classification_accuracy": {"generated": 0.5, "real": 0.9},
+        "notes": ["No <Inception> score"],
+    }
+    run.generation.write_text(json.dumps(report))
+    text = Page(run_page(run)).text
+    for expected in (
+        "By digits classifier: 2,000 generated",
+        "8.125",
+        "9.5",
+        "0.75",
+        "50.0\u202f%",
+        "No <Inception> score",
+    ):
+        assert expected in text, expected
 
 
 def test_it_is_written_anew_only_where_something_is_newer(run):
