@@ -146,8 +146,8 @@ class CoTraining(Stage):
         metrics = self.update_generator(generator_seed)
         play_round = self.play_round
         if not tf.distribute.has_strategy():
-            # One graph that all rounds call: a third less memory, half the time to the first step. Not under a strategy:
-            # there optimizers, batch norm and u must be updated at the top level of the replica's function.
+            # One graph that all rounds call: a third less memory, half the time to the first step. Under a strategy
+            # optimizers, batch norm and u must be updated at the top level of the replica's function.
             play_round = tf.function(play_round, autograph=False, experimental_attributes={"_noinline": True})
         for images, labels in self.split(*batch):
             attack_seed, fake_seed, *seeds = seeds
