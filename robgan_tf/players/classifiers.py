@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Callable
 
 import gin
 import tensorflow as tf
 from tensorflow import keras
+
+from robgan_tf.layers.residual import glorot_uniform
 
 
 class Classifier(keras.Model):
@@ -43,6 +46,50 @@ class Classifier(keras.Model):
     def class_variables(self) -> list[tf.Variable]:
         """The trainable variables that the class logits depend on."""
         return self.trainable_variables
+
+
+class PooledClassifier(Classifier):
+    """Base of the usual networks: a linear layer on what `feature_maps` gives, averaged over the image.
+
+    Args:
+        num_classes: see `Classifier`.
+        image_shape: see `Classifier`.
+        another: makes another one with the same arguments.
+        name: name of the model.
+    """
+
+    def __init__(self, num_classes: int, image_shape: Sequence[int], another: Callable[[], Classifier], name: str):
+        super().__init__(name=name)
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        self._another = another
+        # Float32 under every precision: it is small, and losses and attacks are built on it.
+        self.dense = keras.layers.Dense(
+            num_classes, kernel_initializer=glorot_uniform(1.0), dtype="float32", name="class_head"
+        )
+
+    def feature_maps(self, images, training) -> tf.Tensor:
+        """Maps images [B, H, W, C] in [-1, 1] to what is averaged over the image, [B, h, w, D]."""
+        raise NotImplementedError
+
+    def call(self, images, training=False) -> tf.Tensor:
+        """Returns class logits float32 [B, K] of images float32 [B, H, W, C] in [-1, 1].
+
+        `training`: whether batch norm takes its statistics from this batch (and moves its running averages).
+        """
+        return self.dense(self._pooled(images, training))
+
+    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
+        """See `Classifier`."""
+        features = self._pooled(images, training=False)
+        return features, self.dense(features)
+
+    def another(self) -> Classifier:
+        """See `Classifier.another`."""
+        return self._another()
+
+    def _pooled(self, images, training) -> tf.Tensor:
+        return tf.reduce_mean(tf.cast(self.feature_maps(images, training), tf.float32), axis=[1, 2])
 
 
 @gin.configurable

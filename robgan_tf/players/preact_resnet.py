@@ -11,8 +11,7 @@ from tensorflow import keras
 
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image, convolve_with_stride_2
-from robgan_tf.layers.residual import glorot_uniform
-from robgan_tf.players.classifiers import Classifier
+from robgan_tf.players.classifiers import PooledClassifier
 
 # PyTorch's default, with which such classifiers are trained.
 EPSILON = 1e-5
@@ -57,7 +56,7 @@ class PreActBlock(keras.layers.Layer):
 
 
 @gin.configurable
-class PreActResNet18(Classifier):
+class PreActResNet18(PooledClassifier):
     """PreActResNet-18 as in kuangliu/pytorch-cifar: eight blocks, an average over the image, and a linear layer.
 
     As there, and other than in He et al., there is no batch norm behind the last block.
@@ -75,47 +74,27 @@ class PreActResNet18(Classifier):
     def __init__(
         self, num_classes: int, image_shape: Sequence[int], base_width: int = 64, name: str = "preact_resnet18"
     ):
-        super().__init__(name=name)
+        another = partial(PreActResNet18, num_classes, tuple(image_shape), base_width, name)
+        super().__init__(num_classes, image_shape, another, name)
         if any(side % 8 for side in image_shape[:2]):
             raise ValueError(
                 f"PreActResNet18 halves the image three times, which {image_shape[0]}x{image_shape[1]} px does not "
                 f"allow: use sides divisible by 8."
             )
-        self.num_classes = num_classes
-        self.image_shape = tuple(image_shape)
-        self._another = partial(PreActResNet18, num_classes, tuple(image_shape), base_width, name)
         self.conv = _convolution(base_width, 3, convolve_image, "conv")
         self.blocks = [
             PreActBlock(base_width * multiplier, down, name=f"block_{index}")
             for index, (multiplier, down) in enumerate(_BLOCKS)
         ]
-        self.dense = keras.layers.Dense(
-            num_classes, kernel_initializer=glorot_uniform(1.0), dtype="float32", name="class_head"
-        )
         # Makes the weights now: optimizers and checkpoints need them before the first step.
         self(tf.zeros([1, *image_shape]))
 
-    def call(self, images, training=False) -> tf.Tensor:
-        """Returns class logits float32 [B, K] of images float32 [B, H, W, C] in [-1, 1].
-
-        `training`: whether batch norm takes its statistics from this batch (and moves its running averages).
-        """
-        return self.dense(self._features(images, training))
-
-    def _features(self, images, training) -> tf.Tensor:
+    def feature_maps(self, images, training) -> tf.Tensor:
+        """See `PooledClassifier`."""
         hidden = self.conv(images)
         for block in self.blocks:
             hidden = block(hidden, training=training)
-        return tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2])
-
-    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `Classifier`."""
-        features = self._features(images, training=False)
-        return features, self.dense(features)
-
-    def another(self) -> PreActResNet18:
-        """See `Classifier.another`."""
-        return self._another()
+        return hidden
 
 
 def _convolution(filters: int, size: int, convolve, name: str) -> Conv2D:

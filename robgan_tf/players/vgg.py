@@ -7,12 +7,10 @@ from functools import partial
 
 import gin
 import tensorflow as tf
-from tensorflow import keras
 
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image
-from robgan_tf.layers.residual import glorot_uniform
-from robgan_tf.players.classifiers import Classifier
+from robgan_tf.players.classifiers import PooledClassifier
 
 # PyTorch's default, with which such classifiers are trained.
 EPSILON = 1e-5
@@ -21,7 +19,7 @@ _GROUPS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
 @gin.configurable
-class VGG16(Classifier):
+class VGG16(PooledClassifier):
     """VGG16 as in kuangliu/pytorch-cifar: conv3x3, BN, ReLU thirteen times, and one linear layer.
 
     After each group of convolutions a 2x2 maximum halves the image, as long as it is larger than one pixel; what is
@@ -38,15 +36,13 @@ class VGG16(Classifier):
     """
 
     def __init__(self, num_classes: int, image_shape: Sequence[int], base_width: int = 64, name: str = "vgg16"):
-        super().__init__(name=name)
+        another = partial(VGG16, num_classes, tuple(image_shape), base_width, name)
+        super().__init__(num_classes, image_shape, another, name)
         height, width = image_shape[:2]
         if height != width or height & (height - 1):
             raise ValueError(
                 f"VGG16 halves the image five times, which {height}x{width} px does not allow: use a power of two."
             )
-        self.num_classes = num_classes
-        self.image_shape = tuple(image_shape)
-        self._another = partial(VGG16, num_classes, tuple(image_shape), base_width, name)
         self.convolutions = [
             [
                 Conv2D(
@@ -64,33 +60,15 @@ class VGG16(Classifier):
             [BatchNorm(name=f"norm_{group}_{index}", epsilon=EPSILON) for index in range(len(multipliers))]
             for group, multipliers in enumerate(_GROUPS)
         ]
-        self.dense = keras.layers.Dense(
-            num_classes, kernel_initializer=glorot_uniform(1.0), dtype="float32", name="class_head"
-        )
         # Makes the weights now: optimizers and checkpoints need them before the first step.
         self(tf.zeros([1, *image_shape]))
 
-    def call(self, images, training=False) -> tf.Tensor:
-        """Returns class logits float32 [B, K] of images float32 [B, H, W, C] in [-1, 1].
-
-        `training`: whether batch norm takes its statistics from this batch (and moves its running averages).
-        """
-        return self.dense(self._features(images, training))
-
-    def _features(self, images, training) -> tf.Tensor:
+    def feature_maps(self, images, training) -> tf.Tensor:
+        """See `PooledClassifier`."""
         hidden = images
         for convolutions, norms in zip(self.convolutions, self.norms):
             for convolution, norm in zip(convolutions, norms):
                 hidden = tf.nn.relu(norm(convolution(hidden), training=training))
             if hidden.shape[1] > 1:
                 hidden = tf.nn.max_pool2d(hidden, ksize=2, strides=2, padding="VALID")
-        return tf.reduce_mean(tf.cast(hidden, tf.float32), axis=[1, 2])
-
-    def features_and_logits(self, images) -> tuple[tf.Tensor, tf.Tensor]:
-        """See `Classifier`."""
-        features = self._features(images, training=False)
-        return features, self.dense(features)
-
-    def another(self) -> VGG16:
-        """See `Classifier.another`."""
-        return self._another()
+        return hidden
