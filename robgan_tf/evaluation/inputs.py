@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import numpy as np
@@ -10,8 +11,9 @@ import tensorflow as tf
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.evaluation.withstands import Withstands
 
-# Another scale of pixels is blamed if clean accuracy on it is better by more than this.
-_BETTER = 0.1
+# Another scale of pixels is blamed if clean accuracy on it is better by more than this, and than chance makes it: three
+# standard errors of the difference of two shares, which are 1/2 at most.
+_BETTER, _STANDARD_ERRORS = 0.1, 3
 
 
 def check_classifier(logits: Callable, data: ImageData) -> None:
@@ -64,11 +66,12 @@ def check_answers(clean: Withstands, examples: Examples) -> None:
             f"look for a broken checkpoint, a division by zero or an overflow in it."
         )
     accuracy = np.mean(answers.argmax(axis=-1) == examples.labels)
-    if accuracy + _BETTER >= 1:
+    better = max(_BETTER, _STANDARD_ERRORS * math.sqrt(2 * 0.25 / len(examples)))
+    if accuracy + better >= 1:
         return
     for scale, low, high in (("[0, 1]", 0.0, 1.0), ("[0, 255]", 0.0, 255.0)):
         other = Withstands(_rescaled(clean.logits, low, high), None, clean.batch_size)(examples).mean()
-        if other > accuracy + _BETTER:
+        if other > accuracy + better:
             raise ValueError(
                 f"The classifier gets {accuracy:.1%} of the clean images right on the scale [-1, 1], {other:.1%} on "
                 f"{scale}: it was made for that one. Put images = low + (high - low) * (images + 1) / 2 before it."

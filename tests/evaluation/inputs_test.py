@@ -91,5 +91,17 @@ def test_a_classifier_for_another_scale_of_pixels_is_named(scale, low, high):
         inputs.check_answers(Withstands(nearest_shade, None, 16), Examples(images, labels))
 
 
+def test_chance_on_few_images_is_not_taken_for_another_scale():
+    # Untrained: always class 1 on [-1, 1], else class 0, of which there are 3 in 20 images. On [0, 255] that is better
+    # by 0.15; three standard errors are 0.47.
+    images, labels = np.full([20, 4, 4, 2], 128, np.uint8), np.repeat(np.array([0, 2], np.int32), [3, 17])
+
+    def untrained(images):
+        large = tf.reduce_mean(images, axis=[1, 2, 3]) > 0.4
+        return tf.where(large[:, tf.newaxis], [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
+
+    inputs.check_answers(Withstands(untrained, None, 16), Examples(images, labels))
+
+
 def test_rounding_leaves_no_gradient_path():
     assert not inputs.has_gradient(lambda images: linear(tf.round(images * 127.5)), blobs().test)
