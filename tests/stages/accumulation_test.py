@@ -120,7 +120,7 @@ def assert_same_step(one, other, atol, metrics_atol=1e-5):
 
 
 # Weights are of size 1: two millionths are the rounding of a few sums in float32.
-@pytest.mark.parametrize("parts, losses", [(2, split), (8, ac_gan)])
+@pytest.mark.parametrize("parts, losses", [(2, split), pytest.param(8, ac_gan, marks=pytest.mark.slow)])
 def test_cotraining_in_parts_makes_the_same_step(cotraining, parts, losses):
     losses = losses(SplitAsCode())
     whole = after_a_step(cotraining, losses=losses)

@@ -230,7 +230,9 @@ def on_two_replicas(make):
     return one, two
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, keras.optimizers.Adam])
+@pytest.mark.parametrize(
+    "optimizer", [keras.optimizers.SGD, pytest.param(keras.optimizers.Adam, marks=pytest.mark.slow)]
+)
 def test_cotraining_on_two_replicas_equals_one(optimizer):
     one, two = on_two_replicas(lambda: make_cotraining(optimizer=optimizer))
     metrics_one, metrics_two = train(one, 10), train(two, 10)
