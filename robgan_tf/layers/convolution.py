@@ -19,7 +19,12 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def convolve_with_stride_2(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Every other row and column of `convolve` with a kernel of 1x1 or 3x3, for even H and W: [B, H, W, in] -> [B, H/2, W/2, out]."""
+    """Every other row and column of `convolve`: [B, H, W, in] -> [B, H/2, W/2, out].
+
+    Args:
+        images: with an even number of rows and columns.
+        kernel: [1, 1, in, out] or [3, 3, in, out].
+    """
     border = kernel.shape[0] // 2
     # "SAME" would begin at the second row and column. Not the operation's own padding: in bfloat16 its gradients take a
     # kernel that is 14 times slower.
