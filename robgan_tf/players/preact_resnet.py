@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from robgan_tf.layers.batch_norm import BatchNorm
-from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image, convolve_with_stride_2
+from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image, convolve_with_stride_2, pick_and_convolve
 from robgan_tf.players.classifiers import PooledClassifier
 
 # PyTorch's default, with which such classifiers are trained.
@@ -33,18 +33,20 @@ class PreActBlock(keras.layers.Layer):
     def __init__(self, filters: int, downsample: bool, name: str | None = None):
         super().__init__(name=name)
         self.filters = filters
-        self.first = convolve_with_stride_2 if downsample else convolve
         self.downsample = downsample
         self.norm_1 = BatchNorm(name=f"{self.name}_norm_1", epsilon=EPSILON)
         self.norm_2 = BatchNorm(name=f"{self.name}_norm_2", epsilon=EPSILON)
-        self.conv_1 = _convolution(filters, 3, self.first, f"{self.name}_conv_1")
+        self.conv_1 = _convolution(
+            filters, 3, convolve_with_stride_2 if downsample else convolve, f"{self.name}_conv_1"
+        )
         self.conv_2 = _convolution(filters, 3, convolve, f"{self.name}_conv_2")
         self.conv_shortcut = None
 
     def build(self, input_shape):
         """Creates the 1x1 shortcut where inputs [B, H, W, C] change shape in the block."""
         if self.downsample or input_shape[-1] != self.filters:
-            self.conv_shortcut = _convolution(self.filters, 1, self.first, f"{self.name}_conv_shortcut")
+            form = pick_and_convolve if self.downsample else convolve
+            self.conv_shortcut = _convolution(self.filters, 1, form, f"{self.name}_conv_shortcut")
         super().build(input_shape)
 
     def call(self, images, training=False):

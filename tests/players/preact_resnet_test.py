@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import gin
 import numpy as np
 import pytest
@@ -62,3 +66,19 @@ def test_logits_and_variables_are_float32_under_mixed_precision(precision):
     assert network(tf.zeros([2, 8, 8, 3]), training=True).dtype == tf.float32
     assert {weight.dtype for weight in network.weights} == {tf.float32}
     assert network.conv(tf.zeros([2, 8, 8, 3])).dtype == precision.removeprefix("mixed_")
+
+
+def test_gradients_leave_the_memory_of_others_alone():
+    # TensorFlow's gradient of a 1x1 convolution with a stride does not: glibc then ends the process, sooner or later.
+    program = """
+import tensorflow as tf
+from robgan_tf.players.preact_resnet import PreActResNet18
+
+classifier, images = PreActResNet18(10, (16, 16, 1), base_width=8), tf.zeros([1, 16, 16, 1])
+for _ in range(30):
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        total = tf.reduce_sum(classifier(images))
+    tape.gradient(total, [images, *classifier.trainable_variables])
+"""
+    subprocess.run([sys.executable, "-c", program], env={**os.environ, "MALLOC_CHECK_": "3"}, check=True)
