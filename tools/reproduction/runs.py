@@ -182,6 +182,7 @@ def runs_of(
             system = SYSTEMS[part.system]
             bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
             bindings += scale.resnet if system.resnet else ()
+            bindings += scale.extractor if part.system == EXTRACTOR else ()
             if system.watched:
                 bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
             scores = ()
