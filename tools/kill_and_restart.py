@@ -90,10 +90,12 @@ def disturbed(run_dir: pathlib.Path, log, first: float, whole: float) -> list[di
         began = time.monotonic()
         process = start(run_dir, log)
         try:
-            status = process.wait(timeout=wait)
+            status, signalled = process.wait(timeout=wait), False
         except subprocess.TimeoutExpired:
             process.send_signal(getattr(signal, f"SIG{FLAGS.signal}"))
-            status = process.wait()
+            status, signalled = process.wait(), True
+        # A process that had done its work and was about to end when the signal came ends with 0, and was not killed.
+        if signalled and status:
             expected = -signal.SIGKILL if FLAGS.signal == "KILL" else 128 + getattr(signal, f"SIG{FLAGS.signal}")
             kills.append({"after_seconds": round(wait, 2), "entries": steps_logged(run_dir), "status": status})
             print(f"kill {len(kills)} after {wait:.1f} s, {steps_logged(run_dir)} entries, status {status}", flush=True)

@@ -15,7 +15,7 @@ from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.evaluation import inputs
 from robgan_tf.evaluation.attacks import Attack
 from robgan_tf.evaluation.curves import SplitResult, WorstExamples
-from robgan_tf.evaluation.lipschitz import local_lipschitz
+from robgan_tf.evaluation.lipschitz import LocalLipschitz
 from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.evaluation.report import write_report
 from robgan_tf.evaluation.sanity import SanityChecks, check_arrays
@@ -147,8 +147,9 @@ class RobustnessEvaluation:
             )
             for split, examples in splits.items()
         }
+        lipschitz = LocalLipschitz(logits, test.image_shape, batch_size)
         for split, block in blocks.items():
-            block["lipschitz"] = summary(local_lipschitz(logits, splits[split], batch_size)) if not notes else None
+            block["lipschitz"] = summary(lipschitz(splits[split])) if not notes else None
         checks = []
         if self.checks is not None:
             for check in self.checks(clean, attacked, self.reference_epsilon, self.epsilons, sample):

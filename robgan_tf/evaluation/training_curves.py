@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.evaluation.attacks import PGD
-from robgan_tf.evaluation.lipschitz import local_lipschitz
+from robgan_tf.evaluation.lipschitz import LocalLipschitz
 from robgan_tf.evaluation.withstands import Withstands
 from robgan_tf.players.attacker import Attacker
 
@@ -58,14 +58,14 @@ class TrainingCurves:
         kinds = {"clean_accuracy": Withstands(logits, None, batch_size)}
         if attacker is not None:
             kinds["attacked_accuracy"] = Withstands(logits, PGD(attacker), batch_size, self.seed)
+        lipschitz = LocalLipschitz(logits, data.test.image_shape, batch_size)
 
         def measure():
             found = {}
             for split, examples in splits.items():
                 for kind, withstands in kinds.items():
                     found[f"classifier_{split}_{kind}"] = float(withstands(examples).mean())
-                values = local_lipschitz(logits, examples, batch_size)
-                found[f"classifier_{split}_lipschitz"] = float(np.mean(values))
+                found[f"classifier_{split}_lipschitz"] = float(np.mean(lipschitz(examples)))
             return found
 
         return measure

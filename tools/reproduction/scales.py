@@ -19,8 +19,8 @@ class Scale:
         shared: bindings of all systems.
         finetuning: those of systems that fine-tune what co-training left; the others have `classifier_epochs`.
         resnet: those of systems with PreActResNet-18.
-        extractor: those of the common extractor, which has to be a good classifier: by a weak one's score, generated images
-            can rank above real ones.
+        extractor: those of the common extractor, which has to be a good classifier: by a weak one's score, generated
+            images can rank above real ones.
         scores: of the scores of a generator while it trains.
         curves: of the measures of a classifier while it trains.
         measures: of the evaluation of a generator.
@@ -49,8 +49,8 @@ def _paper(file: str) -> Scale:
     )
 
 
-# The demo with three times its co-training, 9,000 updates of the discriminator: generated images do not help until they are
-# good.
+# The demo with three times its co-training, 9,000 updates of the discriminator: generated images do not help until they
+# are good.
 _DIGITS = Scale(
     "digits.gin",
     scaled="digits at 16 px, widths 24 and 16, 225 + 50 epochs in batches of 32; the data set is not in the paper",
@@ -87,13 +87,12 @@ _DIGITS_SMOKE = dataclasses.replace(
     ),
 )
 
-# gin/cifar10_cpu.gin takes an hour; this takes a Rob-GAN some ten minutes on one core. At 32 px that would be a width of 8,
-# with which adversarial training stays at 19 % and the generator gets worse from the 300th step on.
+# gin/cifar10_cpu.gin takes an hour; this takes a Rob-GAN some ten minutes on one core. At 32 px that would be a width
+# of 8, with which adversarial training stays at 19 % and the generator gets worse from the 300th step on.
 _CIFAR10_CPU = Scale(
     "cifar10_cpu.gin",
     scaled="images to 16 px, training images to 9,000, widths to 24 and 16, 43 + 11 epochs in batches of 64 instead of "
-    "200 + 60, two discriminator updates for each of the generator instead of five, evaluation to 2,000 images of either "
-    "split",
+    "200 + 60, discriminator updates for each of the generator to two, evaluation to 2,000 images of either split",
     shared=(
         'include "gin/networks/16px.gin"',
         "tfds_images.image_size = 16",
