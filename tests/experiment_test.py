@@ -162,11 +162,9 @@ def test_export_in_bfloat16_without_a_report(make_experiment, tmp_path):
     assert any(node.op == "Conv2D" and node.attr["T"].type == tf.bfloat16.as_datatype_enum for node in nodes)
 
 
-@pytest.mark.slow
-def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, tmp_path):
-    plain, scored = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "scored")
-    make_experiment().run(plain, ("cotrain",))
-    # Untrained, from the same configuration: any network will do.
+@pytest.fixture
+def scores(make_experiment, tmp_path):
+    """Bindings of scores while the generator trains, by an untrained classifier: any network will do."""
     experiment = make_experiment()
     network = experiment.classifier
     directory = export_classifier(
@@ -178,14 +176,20 @@ def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, tm
         check_images=experiment.data.test.images[:4],
         features_fn=network.features_and_logits,
     )
-    scores = [
+    return (
         "Experiment.generation_scores = @TrainingScores",
         "TrainingScores.extractor = @classifier_extractor()",
         f"classifier_extractor.directory = '{directory}'",
         "TrainingScores.every = 3",
         "TrainingScores.samples = 30",
         "TrainingScores.reference_images = 50",
-    ]
+    )
+
+
+@pytest.mark.slow
+def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, scores, tmp_path):
+    plain, scored = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "scored")
+    make_experiment().run(plain, ("cotrain",))
     make_experiment(*scores).run(scored, ("cotrain",))
     expected, actual = checkpointed(plain, "cotraining"), checkpointed(scored, "cotraining")
     for key, value in expected.items():
@@ -196,6 +200,20 @@ def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, tm
     assert steps == [3, 6]
     with pytest.raises(SystemExit):
         make_experiment(*scores, "TrainingScores.samples = 10")
+
+
+@pytest.mark.slow
+def test_scores_on_two_replicas_are_the_same_after_a_stop(make_experiment, scores, kill_at, tmp_path):
+    undisturbed, stopped = RunDirectory(tmp_path / "undisturbed"), RunDirectory(tmp_path / "stopped")
+    params = (*scores, "configure.replicas = 2")
+    make_experiment(*params).run(undisturbed, ("cotrain",))
+    kill_at("cotraining", 5)
+    with pytest.raises(Killed):
+        make_experiment(*params).run(stopped, ("cotrain",))
+    make_experiment(*params).run(stopped, ("cotrain",))
+    assert metrics(stopped) == metrics(undisturbed)
+    steps = [line["step"] for line in metrics(stopped) if "generator_frechet_classifier_distance" in line]
+    assert steps == [3, 6]
 
 
 ALL = ("cotrain", "finetune", "evaluate", "export")

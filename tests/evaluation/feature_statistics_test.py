@@ -1,5 +1,7 @@
 """Streams against all at once, and the classifier score against a computation by hand."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -99,3 +101,29 @@ def test_what_comes_after_the_count_is_left_out_and_too_few_are_refused(linear):
 def test_fewer_images_of_a_class_than_features_give_no_moments_of_classes(linear):
     found = gather(linear, pieces(9), 9, 3)
     assert found.class_means.shape == (0, 3) and found.class_covariances.shape == (0, 3, 3)
+
+
+@pytest.mark.slow
+def test_50_000_images_of_2048_features_take_less_than_their_features_would():
+    """The features alone would be 410 MB. Measured is what NumPy holds at most; a batch of tensors comes on top."""
+    weight = tf.constant(RANDOM.normal(size=[16, 2048]), tf.float32)
+
+    def network(images):
+        features = tf.nn.relu(tf.reshape(images, [-1, 16]) @ weight)
+        return features, features[:, :10]
+
+    def batches():
+        random = np.random.default_rng(0)
+        for _ in range(100):
+            yield random.integers(0, 256, [500, 4, 4, 1], np.uint8), random.integers(0, 10, 500).astype(np.int32)
+
+    extractor = Extractor(network, "inception's size", "0" * 64, (4, 4, 1))
+    tracemalloc.start()
+    try:
+        found = gather(extractor, batches(), 50_000, 10, kept=5000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found.count == 50_000 and found.features.shape == (5000, 2048)
+    assert peak < 50_000 * 2048 * 4
+    print(f"peak {peak / 2**20:.0f} MiB")
