@@ -91,9 +91,9 @@ _DIGITS_SMOKE = dataclasses.replace(
 # of 8, with which adversarial training stays at 19 % and the generator gets worse from the 300th step on.
 _CIFAR10_CPU = Scale(
     "cifar10_cpu.gin",
-    scaled="images to 16 px (padding of random crops to 1), training images to 9,000, widths to 24 and 16, 43 + 11 epochs "
-    "in batches of 64 instead of 200 + 60, discriminator updates for each of the generator to two, evaluation to 2,000 "
-    "images of either split; rates of 1e-3 and, in fine-tuning, 2e-3",
+    scaled="images to 16 px (padding of random crops to 1), training images to 9,000, widths to 24 and 16, 43 + 11 "
+    "epochs in batches of 64 instead of 200 + 60, discriminator updates for each of the generator to two, evaluation to "
+    "2,000 images of either split; rates of 1e-3 and, in fine-tuning, 2e-3",
     shared=(
         'include "gin/networks/16px.gin"',
         "tfds_images.image_size = 16",
