@@ -92,7 +92,7 @@ _DIGITS_SMOKE = dataclasses.replace(
 _CIFAR10_CPU = Scale(
     "cifar10_cpu.gin",
     scaled="images to 16 px (padding of random crops to 1), training images to 9,000, widths to 24 and 16, 43 + 11 "
-    "epochs in batches of 64 instead of 200 + 60, discriminator updates for each of the generator to two, evaluation to "
+    "epochs in batches of 64 instead of 200 + 60, two discriminator updates for each of the generator, evaluation of "
     "2,000 images of either split; rates of 1e-3 and, in fine-tuning, 2e-3",
     shared=(
         'include "gin/networks/16px.gin"',
