@@ -86,6 +86,13 @@ def test_systems_that_experiments_share_have_the_same_folder_and_configuration(t
     assert tmp_path / "robgan" / "seed_4" in by_path
 
 
+def test_the_extractor_alone_has_a_size_of_its_own(tmp_path):
+    own = find("cpu", "cifar10").extractor
+    assert own
+    for run in described("fig8", "cifar10", "cpu", tmp_path):
+        assert all(binding in run.params for binding in own) == (run.system == EXTRACTOR), run.name
+
+
 def test_a_scale_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match="no --scale=paper of --data=digits.*digits is there at --scale=cpu or smoke"):
         find("paper", "digits")
