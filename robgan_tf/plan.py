@@ -94,8 +94,11 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
             f"statistics of the averaged generator ({of_the_average} images)": _trace_statistics(stage, strategy),
             f"attack for the image grids ({in_a_grid} images)": trace(stage.attack, *batch(in_a_grid), seed),
         }
-        # The first attack needs nothing of the generator's update, and may run at the same time.
-        peak = max(generator.peak + attack.peak, discriminator.peak)
+        # Under a strategy the first attack may run beside the generator's update, of which it needs nothing. Else it is
+        # part of a graph that waits for the generator's new weights.
+        with strategy.scope():
+            beside = attack.peak if tf.distribute.has_strategy() else 0
+        peak = max(generator.peak + beside, attack.peak, discriminator.peak)
         flops = generator.flops + stage.micro_batches * (attack.flops + discriminator.flops)
         return StepNeeds(phases, peak, flops, real)
     attack = trace(stage.attack, *batch(stage.attacked_at_once), seed)
