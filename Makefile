@@ -31,7 +31,7 @@ test-all: $(VENV)/.complete  ## every test
 
 test-slow: $(VENV)/.complete  ## the slow tests alone
 	@# pytest leaves with 5 where it selected no test.
-	$(VENV)/bin/python -m pytest -q -m slow $(ARGS) || [ $$? -eq 5 ]
+	$(VENV)/bin/python -m pytest -q -m slow --durations=20 $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.complete  ## check style and format, change nothing
 	$(VENV)/bin/python -m ruff check .
