@@ -50,12 +50,11 @@ def reproduce():
     compared = comparison(experiment, data, scale_name)
     runs = runs_of(compared, scale, seeds, root, FLAGS.gin_param)
     # Data are read for each: once for a system, not for each seed.
-    first = [run for run in runs if run.seed == seeds[0]]
-    requests = [{"files": run.files, "params": run.params, "cost": FLAGS.plan} for run in first]
-    answers = command_line.or_fail(lambda: expected(requests))
-    of_systems = dict(zip((run.system for run in first), answers))
+    first = {run.system: run for run in reversed(runs)}
+    requests = [{"files": run.files, "params": run.learnt_params, "cost": FLAGS.plan} for run in first.values()]
+    of_systems = dict(zip(first, command_line.or_fail(lambda: expected(requests))))
     wanted = {run.name: with_seed(of_systems[run.system], run.seed) for run in runs}
-    for line in (f"{compared.title}; {data}, scale {scale_name}: scaled is {scale.scaled}", *_bindings(runs, seeds)):
+    for line in (f"{compared.title}; {data}, scale {scale_name}: scaled is {scale.scaled}", *_bindings(first)):
         print(line)
     if FLAGS.plan:
         for line in plan(runs, wanted):
@@ -82,12 +81,11 @@ def _choice(flag: str, allowed) -> str:
     return value
 
 
-def _bindings(runs, seeds):
-    """Each system's configuration, as it is given to `robgan_tf.train`."""
-    for run in runs:
-        if run.seed == seeds[0]:
-            yield f"{run.system}: {' '.join(run.files)}"
-            yield from (f"    {param}" for param in (*run.params, *run.score_params))
+def _bindings(first):
+    """Each system's configuration, as it is given to `robgan_tf.train`, by its first run."""
+    for system, run in first.items():
+        yield f"{system}: {' '.join(run.files)}"
+        yield from (f"    {param}" for param in run.params)
 
 
 def _do(runs, wanted):

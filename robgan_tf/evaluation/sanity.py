@@ -149,7 +149,7 @@ class SanityChecks:
 
         # 3. Balls so large that no classifier can hold.
         def pgd(steps, objective=class_loss, restarts=1, step=2.5):
-            attacker = Attacker(ball, steps, relative_step_size=step / steps, random_start=steps > 1)
+            attacker = Attacker(ball, steps, relative_step_size=step / steps, random_start=max(steps, restarts) > 1)
             return against(PGD(attacker, objective, restarts=restarts))
 
         steps = first.attack.steps

@@ -90,6 +90,9 @@ class Checkpoints:
             raise CheckpointError(self._why_not_written(step, error)) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+        for later in steps_in(self.folder):
+            if later > step:  # of what was given up when the run fell back: the newest must be this one
+                _remove(self.folder / f"{later:08d}")
         for old in steps_in(self.folder)[: -self.keep]:
             if not self.keep_every or old % self.keep_every:
                 _remove(self.folder / f"{old:08d}")

@@ -8,6 +8,7 @@ import gin
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.layers.batch_norm import MOMENTUM
 from robgan_tf.losses import CoTrainingLosses
 from robgan_tf.players.attacker import Attacker
 from robgan_tf.stages.accumulation import over_parts
@@ -233,17 +234,21 @@ class CoTraining(Stage):
         """Gives the averaged generator batch-norm statistics of its own ("standing statistics").
 
         Averaged weights make other feature maps than those that the generator's running averages were taken from. So
-        the running averages start anew and see `batches` batches of `batch_size`, over all replicas, of the averaged
-        generator. A pure function of its weights. To be called before the averaged generator is sampled from, outside
-        of a training step.
+        the running averages start anew, from 0, and see `batches` batches of `batch_size`, over all replicas, of the
+        averaged generator; the share of that 0 is divided out (as Adam does with its moments). A pure function of its
+        weights. To be called before the averaged generator is sampled from, outside of a training step.
         """
         generator = self.average_generator
         for layer in generator.batch_norm_layers:
             layer.moving_mean.assign(tf.zeros_like(layer.moving_mean))
-            layer.moving_variance.assign(tf.ones_like(layer.moving_variance))
+            layer.moving_variance.assign(tf.zeros_like(layer.moving_variance))
 
         for seed in step_seeds(self.seed, 0, batches):
             self._observe(seed, max(batch_size // tf.distribute.get_strategy().num_replicas_in_sync, 1))
+        seen = 1.0 - MOMENTUM**batches
+        for layer in generator.batch_norm_layers:
+            layer.moving_mean.assign(layer.moving_mean / seen)
+            layer.moving_variance.assign(layer.moving_variance / seen)
 
     @tf.function
     def _observe(self, seed, replica_batch_size: int):

@@ -101,6 +101,17 @@ def test_the_newest_and_every_kth_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004", "00000008", "00000009", "00000010"]
 
 
+def test_what_comes_after_a_fall_back_is_the_newest(saved):
+    """Steps 2 and 3 were of a course that was given up; the new one must neither be hidden by them nor removed."""
+    checkpoints, variable = saved
+    checkpoints.keep = 2
+    variable.assign(7.0)
+    checkpoints.save(2, {"noted": "new"})
+    variable.assign(-1.0)
+    assert checkpoints.steps == [1, 2]
+    assert checkpoints.restore() == {"noted": "new"} and float(variable) == 7
+
+
 def test_saving_a_step_again_replaces_it(saved):
     checkpoints, variable = saved
     variable.assign(30.0)

@@ -37,13 +37,13 @@ def test_every_description_is_a_configuration_that_gin_knows(experiment, data, s
     monkeypatch.chdir(ROOT)
     for run in described(experiment, data, scale, tmp_path):
         gin.clear_config(clear_constants=False)
-        gin.parse_config_files_and_bindings(run.files, [*run.params, *run.score_params], finalize_config=False)
+        gin.parse_config_files_and_bindings(run.files, run.params, finalize_config=False)
 
 
 def build(data, scale, root, params=()):
     """What all systems of all experiments come to, by the run's name."""
     runs = {run.name: run for one in EXPERIMENTS for run in described(one, data, scale, root, params=params)}
-    requests = [{"files": run.files, "params": run.params, "cost": False} for run in runs.values()]
+    requests = [{"files": run.files, "params": run.learnt_params, "cost": False} for run in runs.values()]
     return runs, dict(zip(runs, expected(requests)))
 
 

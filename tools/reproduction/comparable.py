@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Sequence
 
-from reproduction.runs import Run, read_json, wanted_steps
+from reproduction.runs import Run, name_of, read_json, wanted_steps
 from robgan_tf.runtime.run_directory import bindings
 
 # Measures while training, which change nothing that is learnt; those that count are compared by themselves.
@@ -94,9 +94,9 @@ def _scores(run: Run) -> list[str]:
     recorded = bindings(run.directory.config.read_text())
     found = []
     for param in run.score_params:
-        name, value = (text.strip() for text in param.split("=", 1))
-        if any(other.split("=", 1)[0].strip() == name for other in run.params):
-            continue  # the user's own binding
+        name, value = name_of(param), param.split("=", 1)[1].strip()
+        if name in map(name_of, run.user_params):
+            continue  # the last one wins, and a user may have changed it between runs
         was = recorded.get(name, "not set")
         if _literal(was) != _literal(value):
             found.append(f"{run.name} ({run.path}): {name} was {was}, and the experiment has {value}")

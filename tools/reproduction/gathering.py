@@ -10,6 +10,7 @@ import numpy as np
 
 from reproduction.comparable import NotComparableError
 from reproduction.runs import Run, read_json
+from reproduction.systems import EXTRACTOR
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Runs:
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds."""
-        return sorted({run.seed for run in self.runs})
+        """The seeds of what is compared."""
+        return sorted({run.seed for run in self.runs if run.system != EXTRACTOR})
 
     def updates(self, system: str, stages: Sequence[str] = ("cotraining", "finetuning")) -> int:
         """Returns the number of updates of the classifier in these stages."""

@@ -86,7 +86,7 @@ def _about_run(run, runs: Runs) -> dict:
         "seed": run.seed,
         "run_dir": str(run.path),
         "gin_files": run.files,
-        "gin_params": [*run.params, *run.score_params],
+        "gin_params": run.params,
         "commands": [str(command) for command in run.commands()],
         "stages": runs.expected[run.name]["stages"],
         "data": runs.expected[run.name]["data"],

@@ -21,6 +21,8 @@ from robgan_tf.runtime.run_directory import RunDirectory
 
 # Generated images of each class in a picture.
 _COLUMNS = 8
+# Not one of the flag's: else other seeds would be measured by another extractor.
+EXTRACTOR_SEED = 0
 
 
 class RunFailedError(Exception):
@@ -60,8 +62,9 @@ class Run:
         seed: the seed of everything in it.
         path: its folder.
         files: configurations, in order.
-        params: bindings behind them, but those of `score_params`.
+        scale_params: bindings of scale and system.
         score_params: bindings of scores by the common extractor, which has to be there before they can be used.
+        user_params: bindings of the user, which win over both.
         extractor: the folder of the common extractor's run, where the generator is measured.
         measures: bindings of that.
     """
@@ -70,8 +73,9 @@ class Run:
     seed: int
     path: pathlib.Path
     files: tuple[str, ...]
-    params: tuple[str, ...]
+    scale_params: tuple[str, ...]
     score_params: tuple[str, ...] = ()
+    user_params: tuple[str, ...] = ()
     extractor: pathlib.Path | None = None
     measures: tuple[str, ...] = ()
 
@@ -84,6 +88,17 @@ class Run:
     def name(self) -> str:
         """What messages call it."""
         return f"{self.system}, seed {self.seed}"
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        """All bindings, in order."""
+        return (*self.scale_params, *self.score_params, *self.user_params)
+
+    @property
+    def learnt_params(self) -> tuple[str, ...]:
+        """Those that can be used before the common extractor is there: what is learnt does not depend on others."""
+        of_scores = {name_of(param) for param in self.score_params}
+        return (*self.scale_params, *(param for param in self.user_params if name_of(param) not in of_scores))
 
     @property
     def directory(self) -> RunDirectory:
@@ -115,7 +130,7 @@ class Run:
         here = f"--run_dir={self.path}"
         stages = SYSTEMS[self.system].stages
         train = [f"--gin_file={file}" for file in self.files]
-        train += [f"--gin_param={param}" for param in (*self.params, *self.score_params)]
+        train += [f"--gin_param={param}" for param in self.params]
         train += [here] + ([f"--stages={','.join(stages)}"] if stages else [])
         commands = [Command(("robgan_tf.train", *train))]
         if self.part.before_finetuning:
@@ -168,43 +183,42 @@ def runs_of(
     Args:
         comparison: what is compared.
         scale: how large.
-        seeds: of each system; the common extractor has the first one alone.
+        seeds: of each system; the common extractor has one of its own.
         root: folder of this scale and data.
         params: bindings of the user, for every run.
     """
-    parts = ((Part(EXTRACTOR),) if comparison.needs_extractor else ()) + comparison.parts
-    extractor = root / EXTRACTOR / f"seed_{seeds[0]}"
+    extractor = root / EXTRACTOR / f"seed_{EXTRACTOR_SEED}"
+    wanted = [(Part(EXTRACTOR), EXTRACTOR_SEED)] if comparison.needs_extractor else []
+    wanted += [(part, seed) for seed in seeds for part in comparison.parts]
     runs = []
-    for seed in seeds:
-        for part in parts:
-            if part.system == EXTRACTOR and seed != seeds[0]:
-                continue
-            system = SYSTEMS[part.system]
-            bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
-            bindings += scale.resnet if system.resnet else ()
-            bindings += scale.extractor if part.system == EXTRACTOR else ()
-            if system.watched:
-                bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
-            scores = ()
-            if system.scored:
-                scores = (
-                    "Experiment.generation_scores = @TrainingScores",
-                    "TrainingScores.extractor = @classifier_extractor()",
-                    f"classifier_extractor.directory = '{extractor}'",
-                    *scale.scores,
-                )
-            runs.append(
-                Run(
-                    part,
-                    seed,
-                    root / part.system / f"seed_{seed}",
-                    (f"gin/{scale.file}", *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
-                    (*bindings, *system.bindings, f"Experiment.seed = {seed}", *params),
-                    scores,
-                    extractor if part.generator or system.scored else None,
-                    scale.measures,
-                )
+    for part, seed in wanted:
+        system = SYSTEMS[part.system]
+        bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
+        bindings += scale.resnet if system.resnet else ()
+        bindings += scale.extractor if part.system == EXTRACTOR else ()
+        if system.watched:
+            bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
+        scores = ()
+        if system.scored:
+            scores = (
+                "Experiment.generation_scores = @TrainingScores",
+                "TrainingScores.extractor = @classifier_extractor()",
+                f"classifier_extractor.directory = '{extractor}'",
+                *scale.scores,
             )
+        runs.append(
+            Run(
+                part,
+                seed,
+                root / part.system / f"seed_{seed}",
+                (f"gin/{scale.file}", *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
+                (*bindings, *system.bindings, f"Experiment.seed = {seed}"),
+                scores,
+                tuple(params),
+                extractor if part.generator or system.scored else None,
+                scale.measures,
+            )
+        )
     return runs
 
 
@@ -242,6 +256,11 @@ def do(run: Run, commands: Sequence[Command]) -> Iterator[str]:
                 status if status in (2, 130, 143) else 1,
             )
         yield f"{run.name}: done in {time.monotonic() - start:.0f} s"
+
+
+def name_of(param: str) -> str:
+    """Returns what a binding binds."""
+    return param.split("=", 1)[0].strip()
 
 
 def _wait(process: subprocess.Popen) -> int:
