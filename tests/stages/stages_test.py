@@ -184,7 +184,7 @@ def test_standing_statistics_are_those_of_the_averaged_generator_and_repeat_exac
 
 
 def test_standing_statistics_keep_nothing_of_where_they_start():
-    """The first batch norm sees a linear map of z ~ N(0, I): a tiny kernel has a tiny variance, which a 1 would hide."""
+    """The first batch norm sees a linear map of z ~ N(0, I): a tiny kernel has a tiny variance, which 1 would hide."""
     stage = make_cotraining()
     dense = stage.average_generator.dense
     dense.kernel.assign(1e-3 * dense.kernel)

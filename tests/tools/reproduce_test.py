@@ -93,6 +93,24 @@ def test_the_extractor_alone_has_a_size_of_its_own(tmp_path):
         assert all(binding in run.params for binding in own) == (run.system == EXTRACTOR), run.name
 
 
+def test_bindings_of_the_user_win_over_those_of_the_scores(tmp_path):
+    own = ("TrainingScores.every = 7", "TrainingScores.extractor = @inception()", "Upkeep.log_every = 3")
+    runs = described("fig8", "cifar10", "cpu", tmp_path, params=own)
+    (run,) = (run for run in runs if run.system == "sn_gan")
+    assert run.params[-3:] == own and "TrainingScores.every = 150" in run.params[:-3]
+    (*_, train) = [part for part in run.commands()[0].arguments if "TrainingScores.every" in part]
+    assert train.endswith("= 7")
+    assert own[2] in run.learnt_params and not any(param.startswith("TrainingScores") for param in run.learnt_params)
+
+
+def test_the_extractor_is_the_same_for_other_seeds(tmp_path):
+    folders = {
+        run.extractor for seeds in ((1, 2), (0, 1)) for run in described("fig8", "digits", "cpu", tmp_path, seeds)
+    }
+    assert folders == {None, tmp_path / EXTRACTOR / "seed_0"}
+    assert Runs(described("fig8", "digits", "cpu", tmp_path, (1, 2)), {}, "digits").seeds == [1, 2]
+
+
 def test_a_scale_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match="no --scale=paper of --data=digits.*digits is there at --scale=cpu or smoke"):
         find("paper", "digits")
