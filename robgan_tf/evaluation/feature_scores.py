@@ -87,9 +87,12 @@ def _by_class(measured, real, names, class_names) -> list[dict] | str:
     A covariance that is diagonal or shrunk would give a number for fewer, but not this distance.
     """
     if not (len(measured.class_means) and len(real.class_means)):
+        fewest = min(measured.class_counts.min(), real.class_counts.min())
+        if fewest > measured.dimension:
+            size = len(class_names) * measured.dimension**2 * 8 / 2**20
+            return f"left out: the covariances of {len(class_names)} classes would take {size:.0f} MiB"
         return (
-            f"left out: needs more images of each class than the {measured.dimension} features, and there are "
-            f"{min(measured.class_counts.min(), real.class_counts.min())}"
+            f"left out: needs more images of each class than the {measured.dimension} features, and there are {fewest}"
         )
     blocks = []
     for label, name in enumerate(class_names):

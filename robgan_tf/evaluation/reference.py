@@ -82,7 +82,8 @@ def cached(folder: pathlib.Path | None, key: dict, make: Callable[[], FeatureSta
         return _read(path, key)
     statistics = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Of its own for each process: evaluations may share the folder.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with partial.open("wb") as file:
         np.savez(file, key=json.dumps(key), **dataclasses.asdict(statistics))
     os.replace(partial, path)
