@@ -61,6 +61,8 @@ def check_flags():
             command_line.fail(f"--{flag} takes one or more of {','.join(allowed)}; got {','.join(FLAGS[flag].value)}")
     if not set(FLAGS.peers) <= set(PEERS):
         command_line.fail(f"--peers takes some of {','.join(PEERS)}; got {','.join(FLAGS.peers)}")
+    if {"peer", "growth"} & set(FLAGS.measure) and "mixed_float16" in FLAGS.precision:
+        command_line.fail("--precision of peer and growth is float32 or mixed_bfloat16: the peer has no mixed_float16")
     if FLAGS.plot:
         plots.need_matplotlib()
 

@@ -54,7 +54,8 @@ def staged(
     Raises:
         ValueError: where the entries of `epochs` do not add up to the stage's length.
     """
-    if round(sum(epochs) * updates_per_epoch) != updates:
+    # A stage is a whole number of steps, each with several updates of the discriminator: not quite the epochs given.
+    if abs(sum(epochs) * updates_per_epoch - updates) > max(0.5, 0.01 * updates):
         raise ValueError(
             f"staged.epochs = {tuple(epochs)} add up to {sum(epochs):g} epochs, the stage has "
             f"{updates / updates_per_epoch:g}: make them equal."

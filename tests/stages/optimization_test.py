@@ -32,6 +32,15 @@ def test_fixed_stays():
     assert rates(optimization.fixed(updates_per_epoch=10, updates=100, initial=0.25), (0, 99)) == [0.25, 0.25]
 
 
+@pytest.mark.parametrize(("examples", "epochs"), [(178_943, 200), (49_000, 60)])
+def test_staged_takes_lengths_that_are_rounded_to_whole_training_steps(examples, epochs):
+    """A stage of steps with five updates, as co-training has them: its length is not a whole number of epochs."""
+    updates = 5 * round(epochs * examples / (5 * 64))
+    parts = (epochs / 2, epochs / 2)
+    schedule = optimization.staged(examples / 64, updates, initial=1.0, epochs=parts)
+    assert float(schedule(updates - 1)) == pytest.approx(0.1)
+
+
 def test_staged_refuses_epochs_that_do_not_add_up():
     with pytest.raises(ValueError, match=r"\(2, 2\) add up to 4 epochs, the stage has 6"):
         optimization.staged(updates_per_epoch=10, updates=60, initial=1.0, epochs=(2, 2))

@@ -35,7 +35,13 @@ def measure_evaluation() -> Iterator[Series]:
         command_line.fail("--measure=evaluation needs --saved_model=DIR, and --gin_file=F for the data")
     classifier = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))
     experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
-    examples = experiment.data.test.take((1 + FLAGS.repetitions) * FLAGS.batch, seed=0)
+    needed = (1 + FLAGS.repetitions) * FLAGS.batch
+    if needed > len(experiment.data.test):
+        command_line.fail(
+            f"--batch={FLAGS.batch} and --repetitions={FLAGS.repetitions} need {needed} test images, with one batch to "
+            f"warm up; there are {len(experiment.data.test)}"
+        )
+    examples = experiment.data.test.take(needed, seed=0)
     signature = [tf.TensorSpec([None, *examples.image_shape], tf.float32)]
     logits = tf.function(classifier, input_signature=signature, autograph=False)
     steps = {"steps": EVALUATION_STEPS, "relative_step_size": RELATIVE_STEP_SIZE, "random_start": False}

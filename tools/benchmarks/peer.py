@@ -118,9 +118,9 @@ def compare(case: Case, part: str) -> Iterator[Series]:
         {"size": case.name, "precision": case.precision, "part": part},
     )
     functions = {name: timed(parts[part]) for name, parts in case.parts.items()}
-    alone = {name: time_alone(function) for name, function in functions.items()} if part == "iteration" else {}
     products = {f"matrix product, {name}": timed(product) for name, product in matrix_products(case.precision).items()}
-    series = alternate({**functions, **products})
+    series = alternate({**functions, **products})  # before anything else is called: it times the first calls
+    alone = {name: time_alone(function) for name, function in functions.items()} if part == "iteration" else {}
     ours, (ours_product, *_) = series["ours"], (series[name] for name in products)
     for name in functions:
         described = {"images": case.images(part), "flops": case.flops[part], "about": {**about, "what": name}}
