@@ -51,16 +51,16 @@ def fig2(runs: Runs) -> Gathered:
         "",
         *table(["accuracy by epsilon", *map(number, found.epsilons)], rows),
         *table(
-            ["local Lipschitz value at the end", *_SPLITS],
+            ["local Lipschitz value of the best checkpoint", *_SPLITS],
             [["mean", *(cell(accuracy["lipschitz"][s], digits=3) for s in _SPLITS)]],
         ),
         *table(
             ["by epoch", *(f"{split}, epoch {epochs[at]:.3g}" for at in (0, -1) for split in _SPLITS)],
             last,
         ),
-        "The first table is of the best checkpoint by validation, in the full evaluation; those by epoch are of the "
+        "The first two tables are of the best checkpoint by validation, in the full evaluation, the last one is of the "
         "weights as they were (their moving average, where there is one), on fewer images, under the shorter attack of "
-        "the validation.",
+        "the validation, at the training epsilon.",
         "",
     ]
 

@@ -40,7 +40,9 @@ def write(
         Lines about what was written.
     """
     of_commits = commits(runs.runs)
-    command = shlex.join(["python", "tools/reproduce.py", *sys.argv[1:]])
+    # What makes all of it anew; --gather_only would not.
+    arguments = [one for one in sys.argv[1:] if one.lstrip("-") != "gather_only"]
+    command = shlex.join(["python", "tools/reproduce.py", *arguments])
     report = {
         **about,
         "title": comparison.title,
@@ -54,6 +56,8 @@ def write(
         "machine": machine(),
         **provenance(),
     }
+    of_runs = [run["machine"] or report["machine"] for run in report["runs"]]
+    machines = sorted({f"{one['cpu']}, {one['cores']} core(s) for a run" for one in of_runs})
     plotted = plot(base.with_name(f"{base.name}.png"), gathered, comparison)
     lines = [
         f"# {comparison.title}",
@@ -66,8 +70,8 @@ def write(
         *gathered.lines,
         *([f"![{comparison.title}]({base.name}.png)", ""] if plotted else []),
         f"Commits of the training: {', '.join(f'{commit} ({len(runs)} runs)' for commit, runs in of_commits.items())}. "
-        f"Machine: {report['machine']['cpu']}, {report['machine']['cores']} cores. Everything else, with all bindings "
-        f"and commands, is in [{base.name}.json]({base.name}.json).",
+        f"Machine: {', '.join(machines)}. Everything else, with all bindings and commands, is in "
+        f"[{base.name}.json]({base.name}.json).",
         "",
     ]
     write_json(base.with_name(f"{base.name}.json"), report)

@@ -9,6 +9,10 @@ from reproduction.gathering import Gathered, Robustness, Runs, band, cell, numbe
 from reproduction.systems import SYSTEMS
 
 _BEFORE = "robgan_before_finetuning"
+_CHOICE = (
+    "Adversarial training and fine-tuning are measured at the best checkpoint by validation under attack, co-training "
+    "at its last one."
+)
 _TITLES = {
     **{name: system.title for name, system in SYSTEMS.items()},
     _BEFORE: "Rob-GAN without fine-tuning",
@@ -43,7 +47,7 @@ def _updates(updates: dict[str, int]) -> str:
     apart = abs(ours - theirs) / max(ours, theirs)
     # Lengths are rounded to whole steps of several updates.
     equal = "equal, but for the rounding to whole steps" if apart <= 0.01 else f"NOT EQUAL: they differ by {apart:.1%}"
-    return f"Updates of the classifier: {counts}; {equal}."
+    return f"Updates of the classifier: {counts}; {equal}. {_CHOICE}"
 
 
 def table1(runs: Runs) -> Gathered:
