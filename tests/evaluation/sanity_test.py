@@ -37,6 +37,13 @@ def test_an_honest_classifier_passes_all_checks(honest, digits):
     assert found.report["clean"] > 0.9 and 0.4 < found.report["worst_case"]["accuracy"] < 0.9
 
 
+def test_one_step_as_the_evaluations_attack_can_be_checked(honest, digits):
+    """FGSM has no random start; the check by restarts has one of its own."""
+    found = evaluate(honest, digits, PGD(Attacker(BALL, 1, relative_step_size=1.0)))
+    messages = {check["name"]: check["message"] for check in found.report["checks"]}
+    assert messages["More restarts find little more"].startswith("PGD-1 on class_loss, 5 restarts broke ")
+
+
 def test_large_logits_are_caught(honest, digits):
     found = failed(evaluate(lambda images: 1e4 * honest(images), digits, PGD20))
     assert {

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
 from reproduction import figures, paper, report, tables  # noqa: E402
 from reproduction.comparable import NotComparableError, check, differences  # noqa: E402
 from reproduction.expected import expected, with_seed  # noqa: E402
-from reproduction.gathering import Runs, summarize  # noqa: E402
+from reproduction.gathering import Runs, of_real_images, summarize  # noqa: E402
 from reproduction.planning import plan  # noqa: E402
 from reproduction.runs import runs_of, wanted_steps  # noqa: E402
 from reproduction.scales import SCALES, find  # noqa: E402
@@ -308,7 +308,10 @@ def test_fig8_gathers_scores_by_epoch(tmp_path):
                 for step, (score, distance) in zip((10, 20), values)
             )
         )
+        write_statistics(run, extractor="a" * 64)
     found = figures.fig8(Runs(runs, answers, "digits"))
+    assert found.results["real"] == {"extractor": "a" * 64, "images": 90, "score": 2.5, "accuracy": 0.75}
+    assert "90 real training images have a score of 2.50" in "\n".join(found.lines)
     score = found.results["scores"]["score"]
     assert score["epochs"] == [1.0, 2.0]
     assert score["curves"]["split_attack"]["mean"] == [3.0, 4.5]
@@ -317,6 +320,29 @@ def test_fig8_gathers_scores_by_epoch(tmp_path):
     assert score["passes_sn_gan"]["ac_gan_attack"][0]["speed_up"] == 2.0
     distance = found.results["scores"]["Frechet distance"]
     assert distance["best"]["sn_gan"]["mean"] == 5.0 and distance["passes_sn_gan"]["split_attack"][0]["epoch"] == 1.0
+
+
+def write_statistics(run, extractor):
+    """The statistics of real images that scores while training leave, and others that an evaluation leaves."""
+    for kept in (0, 50):
+        key = {"kept": kept, "extractor": extractor, "count": 90}
+        path = run.path / "generation" / f"digits_train_16_90_{kept}_0_{extractor[:12]}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, key=json.dumps(key), score=np.array([2.5, 0.0]), right=0.75)
+
+
+def test_generators_that_were_scored_by_different_extractors_are_refused(tmp_path):
+    runs = [run for run in described("fig8", "digits", "smoke", tmp_path) if run.system != EXTRACTOR]
+    for number, run in enumerate(runs):
+        run.path.mkdir(parents=True)
+        write_statistics(run, extractor=("b" if number == 2 else "a") * 64)
+    with pytest.raises(NotComparableError) as refused:
+        of_real_images(runs)
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{runs[2].name} (") and "scored by extractor bbbbbbbbbbbb against 90 images" in problem
+    write_statistics(runs[2], extractor="a" * 64)
+    with pytest.raises(NotComparableError, match="scored by 2 extractors, not by one"):
+        of_real_images(runs)
 
 
 def test_everything_is_written_and_plotted_in_a_small_file(finished, tmp_path):

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from reproduction import paper
-from reproduction.gathering import Gathered, Runs, band, cell, curve, number, robustness, summarize, table
+from reproduction.gathering import (
+    Gathered,
+    Runs,
+    band,
+    cell,
+    curve,
+    number,
+    of_real_images,
+    robustness,
+    summarize,
+    table,
+)
 from reproduction.runs import read_json
 from reproduction.systems import SYSTEMS
 
@@ -207,18 +218,25 @@ def fig8(runs: Runs) -> Gathered:
             f"The paper ({theirs['place']}): within {theirs['epochs']} epochs, {slow} to {fast} times as fast.",
             "",
         ]
+    real = of_real_images([run for system in systems for run in runs.of(system)])
     by = "TF-GAN's Inception" if word == "inception" else "a classifier that took no part in any of the trainings"
-    lines += [f"All by one extractor: {by}.", ""]
+    lines += [
+        f"All by one extractor, {real['extractor'][:12]}: {by}. By it the {real['images']:,} real training images have "
+        f"a score of {real['score']:.2f}: what is above that is easier to tell than real images, not better.",
+        "",
+    ]
 
     def draw(figure):
         for axis, (title, found) in zip(figure.subplots(1, 2), scores.items()):
             for system in systems:
                 dashes = {"linestyle": "--", "color": "black"} if system == _REFERENCE else {}
                 band(axis, found["epochs"], found["curves"][system], SYSTEMS[system].title, **dashes)
+            if title == "score":
+                axis.axhline(real["score"], color="gray", linewidth=0.8, linestyle=":", label="real images")
             axis.set(xlabel="epoch", ylabel=f"{word}: {title}")
             axis.legend(fontsize=7)
 
-    return Gathered({"scores": scores, "paper": theirs or paper.IN_WORDS["fig8"]}, lines, draw)
+    return Gathered({"scores": scores, "real": real, "paper": theirs or paper.IN_WORDS["fig8"]}, lines, draw)
 
 
 def _has(runs: Runs, metric: str) -> bool:

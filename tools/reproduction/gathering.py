@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import pathlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -149,6 +151,43 @@ def curve(runs: Runs, system: str, stage: str, metric: str) -> tuple[np.ndarray,
         epochs = where
         values.append([record[metric] for record in records])
     return np.array(epochs), np.array(values)
+
+
+def of_real_images(runs: Sequence[Run]) -> dict:
+    """Returns what the extractor that scored the generators while they trained says of the real images.
+
+    Returns:
+        `extractor`, its checksum; `images`, how many; their `score`; and `accuracy`, the share that it takes for their
+        class, NaN where it has other classes.
+
+    Raises:
+        NotComparableError: where a run has no such statistics, or those of another extractor or of other images.
+    """
+    found, problems = None, []
+    for run in runs:
+        here = [one for one in map(_of_scores, sorted(run.path.glob("generation/*.npz"))) if one]
+        if len(here) != 1:
+            problems.append(f"{run.name} ({run.path}): it was scored by {len(here)} extractors, not by one")
+            continue
+        found = found or here[0]
+        if (here[0]["extractor"], here[0]["images"]) != (found["extractor"], found["images"]):
+            problems.append(
+                f"{run.name} ({run.path}): it was scored by extractor {here[0]['extractor'][:12]} against "
+                f"{here[0]['images']} images, {runs[0].name} by {found['extractor'][:12]} against {found['images']}"
+            )
+    if problems:
+        raise NotComparableError(problems)
+    return found
+
+
+def _of_scores(path: pathlib.Path) -> dict | None:
+    """What a file of statistics holds, if it is of scores while training, which keep no features."""
+    with np.load(path, allow_pickle=False) as file:
+        key = json.loads(str(file["key"]))
+        if key["kept"]:
+            return None
+        score, accuracy = float(file["score"][0]), float(file["right"])
+    return {"extractor": key["extractor"], "images": key["count"], "score": score, "accuracy": accuracy}
 
 
 def cell(summary: dict, index: int | None = None, digits: int = 1, sign: bool = False) -> str:

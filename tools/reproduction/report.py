@@ -41,7 +41,7 @@ def write(
     """
     of_commits = commits(runs.runs)
     # What makes all of it anew; --gather_only would not.
-    arguments = [one for one in sys.argv[1:] if one.lstrip("-") != "gather_only"]
+    arguments = [one for one in sys.argv[1:] if one.lstrip("-").split("=")[0] != "gather_only"]
     command = shlex.join(["python", "tools/reproduce.py", *arguments])
     report = {
         **about,
