@@ -48,6 +48,8 @@ def evaluate_generator():
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"
         )
+    if FLAGS.out is not None and not FLAGS.out.endswith(".json"):
+        command_line.fail(f"--out={FLAGS.out} must end in .json: beside it is a folder of that name, for statistics")
     from robgan_tf.evaluation.extractors import classifier_extractor
     from robgan_tf.pages.run_report import update_run_report
     from robgan_tf.runtime.events import write_generation

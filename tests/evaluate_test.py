@@ -118,6 +118,7 @@ def test_a_file_of_images_is_measured_in_place_of_a_run(folder):
     [
         ([], "--generator needs --run_dir=R, or --samples=FILE.npz"),
         (["--run_dir=runs/x", "--samples=x.npz"], "give --out"),
+        (["--run_dir=runs/x", "--out=report"], "--out=report must end in .json"),
         (["--saved_model=x"], "do not go with --generator"),
         (["--run_dir=runs/x", "--extractor=nowhere"], "nowhere is not an exported model"),
     ],

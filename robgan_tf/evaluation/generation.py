@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 import pathlib
 import time
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from robgan_tf.evaluation.feature_scores import scores
 from robgan_tf.evaluation.feature_statistics import FeatureStatistics, gather
 from robgan_tf.evaluation.image_sources import ImageSource, StoredImages
 from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.evaluation.reference import reference_statistics
+from robgan_tf.evaluation.reference import fingerprint, reference_statistics
 from robgan_tf.evaluation.similarity import scales, within_class_similarity
 from robgan_tf.players.classifiers import Classifier
 from robgan_tf.serving.saved_model import export_classifier
@@ -199,7 +202,16 @@ class GenerationEvaluation:
         return [*found, *given], notes
 
     def _trained(self, data, new_classifier, folder, progress) -> str:
-        """Trains a classifier on the real images, where there is none yet, and returns the folder of its export."""
+        """Trains a classifier on the real images, where there is none yet, and returns the folder of its export.
+
+        It is kept by what it is trained with and on: another length or other data make another classifier.
+        """
+        made_from = {
+            **dataclasses.asdict(self.extractor_training),
+            "dataset": data.name,
+            "images": fingerprint(data.train),
+        }
+        folder = folder / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
         versions = sorted(folder.glob("[0-9]*"))
         if versions:
             return str(versions[-1])

@@ -13,7 +13,7 @@ from typing import Callable
 
 import numpy as np
 
-from robgan_tf.data.datasets import ImageData
+from robgan_tf.data.datasets import ImageData, TrainingSplit
 from robgan_tf.evaluation.extractors import Extractor
 from robgan_tf.evaluation.feature_statistics import FeatureStatistics, gather
 from robgan_tf.evaluation.image_sources import StoredImages
@@ -39,7 +39,6 @@ def reference_statistics(
     Raises:
         ValueError: where the file there was made from something else, or can't be read.
     """
-    few = images.split.take(_FINGERPRINTED, 0)
     key = {
         "dataset": data.name,
         "split": images.about["split"],
@@ -50,7 +49,7 @@ def reference_statistics(
         "extractor": extractor.checksum,
         "splits": splits,
         "available": images.available,
-        "images": fingerprint(few.images, few.labels),
+        "images": fingerprint(images.split),
     }
 
     def make():
@@ -110,6 +109,7 @@ def _read(path: pathlib.Path, key: dict) -> FeatureStatistics:
     return FeatureStatistics(**{**arrays, "count": int(arrays["count"]), "right": float(arrays["right"])})
 
 
-def fingerprint(images: np.ndarray, labels: np.ndarray) -> str:
-    """Returns a short checksum of images uint8 [N, H, W, C] and labels int32 [N]: data of equal names may differ."""
-    return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()[:16]
+def fingerprint(split: TrainingSplit) -> str:
+    """Returns a short checksum of some images of a split and their labels: data of equal names may differ."""
+    few = split.take(_FINGERPRINTED, 0)
+    return hashlib.sha256(few.images.tobytes() + few.labels.tobytes()).hexdigest()[:16]

@@ -213,6 +213,20 @@ def test_real_images_score_better_than_collapsed_ones_by_a_classifier_trained_fo
     )
 
 
+def test_a_classifier_that_is_trained_for_it_is_kept_by_how_it_was_trained(
+    evaluation, digits, new_classifier, tmp_path
+):
+    def checksum(updates):
+        measure = evaluation(extractor_training=lambda: ClassifierTraining(updates=updates, batch_size=32))
+        images = StoredImages(digits.test, 0, {"split": "test"})
+        (block,) = measure(images, digits, new_classifier, tmp_path / "kept")["extractors"]
+        return block["checksum"]
+
+    first, second = checksum(2), checksum(3)
+    assert first != second and checksum(2) == first
+    assert len(list((tmp_path / "kept/classifier").iterdir())) == 2
+
+
 def test_without_network_the_offline_scores_go_on(evaluation, digits, export, make_generator, tmp_path, monkeypatch):
     monkeypatch.delenv("ROBGAN_INCEPTION", raising=False)
     monkeypatch.setattr(extractors, "INCEPTION", str(tmp_path / "no such file.tar.gz"))
