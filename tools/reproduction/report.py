@@ -62,7 +62,8 @@ def write(
     lines = [
         f"# {comparison.title}",
         "",
-        f"{about['data']}, scale {about['scale']}; seeds {', '.join(map(str, runs.seeds))}. Scaled, where it applies: {scale.scaled}. "
+        f"{about['data']}, scale {about['scale']}; seeds {', '.join(map(str, runs.seeds))}. "
+        f"Scaled, where it applies: {scale.scaled}. "
         + ("Mean and standard error over the seeds." if len(runs.seeds) > 1 else "One seed: no standard error."),
         "",
         f"    {command}",
