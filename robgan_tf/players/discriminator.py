@@ -49,7 +49,8 @@ class Discriminator(keras.Model):
         name: name of the model.
 
     Raises:
-        ValueError: where `downsample` does not fit `multipliers`, or the image can't be halved that often.
+        ValueError: where `downsample` does not fit `multipliers`, or the image has odd sides, or can't be halved that
+            often.
     """
 
     def __init__(
@@ -70,11 +71,12 @@ class Discriminator(keras.Model):
                 f"Discriminator.multipliers has {len(multipliers)} entries and Discriminator.downsample "
                 f"{len(downsample)}: each block needs one of both."
             )
-        if any(side % 2 ** sum(downsample) for side in image_shape[:2]):
+        divisor = 2 ** max(sum(downsample), 1)  # the first convolution takes even sides (`convolve_image`)
+        if any(side % divisor for side in image_shape[:2]):
             raise ValueError(
                 f"The discriminator's blocks halve the image {sum(downsample)} times, which {image_shape[0]}x"
-                f"{image_shape[1]} px does not allow: use sides divisible by {2 ** sum(downsample)} or fewer True "
-                f"entries in Discriminator.downsample."
+                f"{image_shape[1]} px does not allow: use sides divisible by {divisor} or, if they are even, fewer "
+                f"True entries in Discriminator.downsample."
             )
         # Not a dictionary, which Keras would track as a part of the network.
         self._another = partial(

@@ -96,6 +96,11 @@ def test_an_image_that_cannot_be_halved_that_often_is_refused(image_shape, make_
         make_discriminator(image_shape=image_shape, downsample=(True, True, False))
 
 
+def test_odd_sides_are_refused_even_where_nothing_is_halved(make_discriminator):
+    with pytest.raises(ValueError, match="which 15x15 px does not allow: use sides divisible by 2"):
+        make_discriminator(image_shape=(15, 15, 1), multipliers=(1,), downsample=(False,))
+
+
 def test_images_need_not_be_square(make_discriminator):
     assert make_discriminator(image_shape=(4, 8, 1))(tf.zeros([2, 4, 8, 1])).classes.shape == (2, 3)
 
