@@ -1,6 +1,7 @@
 """Preparation of records, on small folders made here; the slow tests on real photographs in `data_dir`."""
 
 import fcntl
+import functools
 import io
 import os
 import pathlib
@@ -553,7 +554,9 @@ def test_ctrl_c_and_a_killed_worker_end_it_with_one_line_and_the_same_command_go
     for stop, message in ((interrupt, "interrupted"), (kill_a_worker, "a worker process was killed")):
         shards = len(list(out.glob("*.tfrecord"))) + 2
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(command(*flags, f"--out={out}"), start_new_session=True, **pipes)
+        # What a shell starts in the background ignores Ctrl-C, and so would all that it starts.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command(*flags, f"--out={out}"), start_new_session=True, preexec_fn=heed, **pipes)
         until(lambda shards=shards: len(list(out.glob("*.tfrecord"))) >= shards)
         stop(process.pid)
         _, errors = process.communicate(timeout=60)
