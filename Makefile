@@ -49,7 +49,14 @@ $(VENV)/.complete: setup.py constraints.txt
 	$(check_python)@echo "Setting up $(VENV) with $(PYTHON) ($(python_version)): some minutes at the first time."
 	@if [ -e $@ ] && $(VENV)/bin/python -c '' 2>/dev/null; then rm $@; else "$(PYTHON)" -m venv --clear $(VENV); fi
 	$(VENV)/bin/python -m pip install -c constraints.txt -e '.[$(EXTRAS)]'
-	@touch $@
+	@echo '$(EXTRAS)' > $@
+
+# Other extras than those it has, asked for by name, bring it up to date. It keeps its interpreter: `make clean` before another one.
+ifneq ($(origin EXTRAS),file)
+ifneq ($(EXTRAS),$(shell cat $(VENV)/.complete 2>/dev/null))
+.PHONY: $(VENV)/.complete
+endif
+endif
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

@@ -29,6 +29,9 @@ _NOT_BELIEVED = 3
 
 def evaluate():
     """Evaluates what the flags say."""
+    if FLAGS.out is not None and not FLAGS.out.endswith(".json"):
+        beside = "a folder of that name, for statistics" if FLAGS.generator else "a page for people, with .html"
+        command_line.fail(f"--out={FLAGS.out} must end in .json: beside it is {beside}")
     if FLAGS.generator:
         evaluate_generator()
     elif FLAGS.extractor or FLAGS.samples:
@@ -48,8 +51,6 @@ def evaluate_generator():
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"
         )
-    if FLAGS.out is not None and not FLAGS.out.endswith(".json"):
-        command_line.fail(f"--out={FLAGS.out} must end in .json: beside it is a folder of that name, for statistics")
     from robgan_tf.evaluation.extractors import classifier_extractor
     from robgan_tf.pages.run_report import update_run_report
     from robgan_tf.runtime.events import write_generation
@@ -80,13 +81,14 @@ def evaluate_classifier():
         )
     if FLAGS.saved_model is not None and not FLAGS.gin_file:
         command_line.fail("--saved_model needs --gin_file, for the data and the attack")
-    from robgan_tf.runtime.run_directory import RunDirectory
+    from robgan_tf.pages.run_report import update_run_report
+    from robgan_tf.runtime.events import write_evaluation
     from robgan_tf.serving.loading import load_logits
 
     if FLAGS.run_dir is not None:
         experiment, run_directory = command_line.open_run()
         evaluation = command_line.or_fail(lambda: experiment.evaluate(run_directory))
-        out = pathlib.Path(FLAGS.out) if FLAGS.out else RunDirectory(FLAGS.run_dir).robustness
+        out = pathlib.Path(FLAGS.out) if FLAGS.out else run_directory.robustness
     else:
         logits = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))
         experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
@@ -98,6 +100,9 @@ def evaluate_classifier():
         print(f"wrote {out}, and {out.with_suffix('.html')} for people")
     else:
         print(json.dumps(evaluation.report, indent=2))
+    if FLAGS.run_dir is not None and not FLAGS.out:
+        write_evaluation(run_directory.tensorboard, evaluation.report)
+        update_run_report(run_directory)
     for line in evaluation.failed_checks:
         print(f"check failed: {line}", file=sys.stderr)
     if FLAGS.strict and evaluation.failed_checks:

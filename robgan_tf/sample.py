@@ -72,7 +72,7 @@ def _generated(experiment, run_directory, labels):
         picture = (pictures.noise_animation if animated else pictures.noise_interpolation)(generator, *settings)
     else:
         picture = samples.generated_grid(generator, *settings)
-    pictures.write_animation(picture, FLAGS.out) if animated else picture.save(FLAGS.out)
+    _write(lambda path: pictures.write_animation(picture, path) if animated else picture.save(path))
 
 
 def _samples(experiment, run_directory, labels):
@@ -91,7 +91,15 @@ def _attack(experiment, run_directory, labels):
         test = test.select(np.flatnonzero(np.isin(test.labels, labels)))
     examples = test.take(min(FLAGS.columns, len(test)), FLAGS.seed)
     attack = experiment.evaluation.attacks[0]
-    attack_pairs(classifier, attack, examples, experiment.data.class_names, FLAGS.seed).save(FLAGS.out)
+    _write(attack_pairs(classifier, attack, examples, experiment.data.class_names, FLAGS.seed).save)
+
+
+def _write(save):
+    """Calls `save` with a path aside, with the same ending, and renames: no picture is seen half-written."""
+    folder, name = os.path.split(FLAGS.out)
+    partial = os.path.join(folder, f".partial.{name}")
+    save(partial)
+    os.replace(partial, FLAGS.out)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,19 @@ def test_evaluate_of_the_export_equals_that_of_the_run(run, flags, tmp_path):
         assert abs(a["accuracy"] - b["accuracy"]) <= 1 / 360
 
 
+def test_evaluate_of_a_run_is_repeatable_and_brings_its_page_up_to_date(run):
+    old = json.loads((run / "robustness.json").read_text())
+    page = run / "report.html"
+    os.utime(page, ns=(page.stat().st_mtime_ns, 0))
+    evaluated = command("evaluate", f"--run_dir={run}")
+    assert evaluated.returncode == 0, evaluated.stderr
+    new = json.loads((run / "robustness.json").read_text())
+    assert new.pop("wall_seconds") and old.pop("wall_seconds") and new == old
+    assert page.stat().st_mtime_ns > (run / "robustness.json").stat().st_mtime_ns
+    (event,) = (run / "tensorboard" / "evaluation").iterdir()
+    assert event.stat().st_mtime_ns > (run / "robustness.json").stat().st_mtime_ns
+
+
 def test_sample_writes_a_grid_of_the_classes_asked_for(run, tmp_path):
     import PIL.Image
 
@@ -172,7 +185,7 @@ def test_tensorboard_gets_every_stage_with_its_images_and_what_the_run_is(run):
     assert {"images/generated", "images/attack", "2_generator/loss", "5_sigma/class_head"} <= tags[
         "tensorboard/cotraining"
     ]
-    assert {"1_health/attacked_valid", "6_machine/attack_share"} <= tags["tensorboard/finetuning"]
+    assert {"1_health/accuracy_valid", "6_machine/attack_share"} <= tags["tensorboard/finetuning"]
     assert "1_health/test_attacked" in tags["tensorboard/evaluation"]
 
 

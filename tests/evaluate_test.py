@@ -89,6 +89,11 @@ def test_a_model_for_another_scale_of_pixels_ends_with_one_line(folder, weights)
     assert "on [0, 255]: it was made for that one" in line and not (folder / "bytes.json").exists()
 
 
+def test_a_report_must_not_have_the_name_of_its_page(folder):
+    failed = evaluate(folder, folder / "any", "--out=report.html")
+    assert failed.returncode == 2 and "--out=report.html must end in .json" in failed.stderr
+
+
 def generator(folder, *arguments):
     command = [sys.executable, "-m", "robgan_tf.evaluate", "--generator", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

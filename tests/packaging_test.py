@@ -170,3 +170,20 @@ def test_interrupted_setup_is_repaired_and_a_complete_one_is_kept(tmp_path):
     assert make(tmp_path, "setup", f"PYTHON={python}").returncode == 0
     assert "-m pip install" in calls.read_text()
     assert "-m venv" not in calls.read_text()
+
+
+@needs_make
+def test_other_extras_asked_for_by_name_are_added_to_a_complete_setup(tmp_path):
+    python, calls = fake_python(tmp_path / "python-fake", "3.11.7"), tmp_path / "calls.txt"
+    for arguments, installs in (
+        ([], "-e .[dev,serving]"),
+        (["EXTRAS=dev,serving,gpu"], "-e .[dev,serving,gpu]"),
+        (["EXTRAS=dev,serving,gpu"], None),
+        ([], None),  # nothing is taken away again
+    ):
+        assert make(tmp_path, "setup", f"PYTHON={python}", *arguments).returncode == 0
+        if installs is None:
+            assert not calls.exists()
+        else:
+            assert installs in calls.read_text()
+            calls.unlink()

@@ -74,10 +74,10 @@ def _head(report, title) -> Html:
         parts.append(box("fail", words, _named(by_status["fail"])))
     if by_status["warn"]:
         parts.append(box("warn", f"{len(by_status['warn'])} of {len(checks)} checks warn.", _named(by_status["warn"])))
-    if checks and len(by_status["pass"]) == len(checks):
+    if not report.get("sanity_checked", checks):
+        parts.append(box("warn", f"The sanity checks were not run. {upper_bound}"))
+    elif len(by_status["pass"]) == len(checks):
         parts.append(box("pass", f"All {len(checks)} checks passed. {upper_bound}"))
-    if not checks:
-        parts.append(box("warn", f"No checks were run. {upper_bound}"))
     if report.get("notes"):
         parts.append(element("div", element("ul", *(element("li", note) for note in report["notes"])), class_="box"))
     return element("header", *parts)

@@ -172,6 +172,7 @@ class RobustnessEvaluation:
             "worst_case": next(point for point in test_curve if point["epsilon"] == self.reference_epsilon),
             "checks": [dataclasses.asdict(check) for check in checks],
             "check_examples": len(sample),
+            "sanity_checked": self.checks is not None,
             "notes": notes,
             "robustbench": {},
             "seed": self.seed,

@@ -13,15 +13,19 @@ from robgan_tf.pages.elements import page as whole_page
 from robgan_tf.runtime.run_directory import RunDirectory, bindings
 
 _STAGES = {"cotraining": "Co-training", "finetuning": "Fine-tuning"}
-# For each stage the charts: title, whether the values are shares, and metrics with the words for them.
+# The bindings of the attackers, which a configuration may set to None.
+_ATTACKERS = {"cotraining": "CoTraining.attacker", "finetuning": "FineTuning.attacker"}
+_VALIDATION = "Experiment.validation_attacker"
+# For each stage the charts: title, whether the values are shares, and metrics with the words for them, where {attacked}
+# and {validated} are "attacked " if the stage has an attacker, and the validation.
 _CHARTS = {
     "cotraining": (
         (
             "Classes told right",
             True,
             {
-                "class_accuracy": "attacked training images",
-                "validation_accuracy": "attacked validation images",
+                "class_accuracy": "{attacked}training images",
+                "validation_accuracy": "{validated}validation images",
                 "validation_clean_accuracy": "validation images as they are",
                 "generator_class_accuracy": "generated images",
             },
@@ -29,7 +33,7 @@ _CHARTS = {
         (
             "What the discriminator tells from each other",
             True,
-            {"real_accuracy": "attacked real taken for real", "fake_accuracy": "fake taken for fake"},
+            {"real_accuracy": "{attacked}real taken for real", "fake_accuracy": "fake taken for fake"},
         ),
         ("Losses", False, {"generator_loss": "generator", "discriminator_loss": "discriminator"}),
         (
@@ -55,10 +59,10 @@ _CHARTS = {
             "Classes told right",
             True,
             {
-                "class_accuracy": "attacked training images",
-                "validation_accuracy": "attacked validation images",
+                "class_accuracy": "{attacked}training images",
+                "validation_accuracy": "{validated}validation images",
                 "validation_clean_accuracy": "validation images as they are",
-                "fake_class_accuracy": "attacked generated images",
+                "fake_class_accuracy": "{attacked}generated images",
             },
         ),
         ("Loss", False, {"loss": "classifier"}),
@@ -109,13 +113,14 @@ def run_page(run_directory: RunDirectory) -> str:
     manifest = _json(run_directory.manifest)
     versions = sorted(run_directory.exports.glob("[0-9]*"), key=lambda path: int(path.name))
     title = f"Rob-GAN run: {run_directory.path.resolve().name}"
+    config = bindings(run_directory.config.read_text()) if run_directory.config.exists() else {}
     parts = [
         element("header", element("h1", title), element("p", _where(records, robustness, versions), class_="dim")),
         _verdict(robustness),
-        _tiles(records, robustness),
+        _tiles(records, robustness, config),
         accuracy_section(robustness) if robustness else "",
         _link(run_directory, robustness),
-        *(_curves(stage, records) for stage in _STAGES),
+        *(_curves(stage, records, config) for stage in _STAGES),
         _grids(run_directory),
         _generator(_json(run_directory.generation)),
         _usage(run_directory, versions[-1] if versions else None),
@@ -151,14 +156,13 @@ def _verdict(robustness) -> Html:
         if by_status[status]:
             items = [(element("b", check["name"]), ": ", check["message"]) for check in by_status[status]]
             return box(status, f"{len(by_status[status])} of {len(checks)} checks of the evaluation {words}.", items)
-    return box(
-        "pass",
-        f"All {len(checks)} checks of the evaluation passed. Accuracy under the attacks that were tried is an upper "
-        f"bound: a stronger attack can only lower it.",
-    )
+    upper_bound = "Accuracy under the attacks that were tried is an upper bound: a stronger attack can only lower it."
+    if not robustness.get("sanity_checked", True):
+        return box("warn", f"The sanity checks of the evaluation were not run. {upper_bound}")
+    return box("pass", f"All {len(checks)} checks of the evaluation passed. {upper_bound}")
 
 
-def _tiles(records, robustness) -> Html:
+def _tiles(records, robustness, config) -> Html:
     tiles = []
     if robustness:
         worst = robustness["worst_case"]
@@ -167,7 +171,8 @@ def _tiles(records, robustness) -> Html:
         tiles += [tile(percent(worst["accuracy"]), where)]
     validations = [record["validation_accuracy"] for record in records if "validation_accuracy" in record]
     if validations:
-        tiles.append(tile(percent(max(validations)), "of validation images right under attack, at best"))
+        attacked = " under attack" if _has(config, _VALIDATION) else ""
+        tiles.append(tile(percent(max(validations)), f"of validation images right{attacked}, at best"))
     if records:
         seconds = tqdm.format_interval(max(record["wall_seconds"] for record in records))
         tiles.append(tile(seconds, "of training"))
@@ -182,14 +187,20 @@ def _link(run_directory, robustness) -> Html:
     return element("p", "Attacks, classes, worst examples and checks are in ", link, ", beside this file.")
 
 
-def _curves(stage, records) -> Html:
+def _has(config, binding) -> bool:
+    return config.get(binding) != "None"
+
+
+def _curves(stage, records, config) -> Html:
     records = [record for record in records if record["stage"] == stage]
     if not records:
         return Html("")
+    attacks = {"attacked": _ATTACKERS[stage], "validated": _VALIDATION}
+    attacks = {name: "attacked " if _has(config, binding) else "" for name, binding in attacks.items()}
 
     def chart(title, share, metrics):
         lines = {
-            words: [(record["step"], record[name]) for record in records if name in record]
+            words.format(**attacks): [(record["step"], record[name]) for record in records if name in record]
             for name, words in metrics.items()
         }
         return line_chart(title, lines, share)

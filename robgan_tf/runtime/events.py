@@ -18,13 +18,13 @@ from tensorboard.plugins.hparams import api as hparams
 # Metrics whose chart is not `<player>/<rest of the name>`. Short, since TensorBoard cuts longer ones, and in such an
 # order by the alphabet that the first screen has the accuracies of training.
 _CHARTS = {
-    "class_accuracy": "1_health/attacked_train",
-    "validation_accuracy": "1_health/attacked_valid",
+    "class_accuracy": "1_health/accuracy_train",
+    "validation_accuracy": "1_health/accuracy_valid",
     "validation_clean_accuracy": "1_health/clean_valid",
     "test_accuracy": "1_health/test_attacked",
     "test_clean_accuracy": "1_health/test_clean",
     "generator_class_accuracy": "1_health/fakes_of_class",
-    "fake_class_accuracy": "1_health/fakes_attacked",
+    "fake_class_accuracy": "1_health/fakes_right",
     "fake_accuracy": "1_health/fakes_found_out",
     "real_accuracy": "1_health/real_as_real",
     "diversity": "1_health/diversity",

@@ -52,7 +52,7 @@ class CoTraining(Stage):
     # What it is for; whether the discriminator still errs, so that the generator can learn; whether the generator heeds
     # its labels, without which fine-tuning has no use for its images.
     headlines = {
-        "class_accuracy": "attacked right",
+        "class_accuracy": "training right",
         "fake_accuracy": "fakes found out",
         "generator_class_accuracy": "fakes of their class",
     }

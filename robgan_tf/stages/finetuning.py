@@ -54,7 +54,7 @@ class FineTuning(Stage):
 
     name_of_stage = "finetuning"
     # Whether it learns; what it learns; whether that holds for other images, by which the best checkpoint is chosen.
-    headlines = {"loss": "loss", "class_accuracy": "attacked right", "validation_accuracy": "validation right"}
+    headlines = {"loss": "loss", "class_accuracy": "training right", "validation_accuracy": "validation right"}
 
     def __init__(
         self,

@@ -41,6 +41,31 @@ def test_the_page_has_what_the_folder_has(run):
         assert text in page.text, text
 
 
+def test_it_says_attacked_only_of_what_was_attacked(run):
+    attacked = Page(run_page(run)).text
+    assert (
+        "right under attack, at best" in attacked
+        and "attacked real taken for real" in attacked
+        and "attacked validation images" in attacked
+    )
+    with open(run.config, "a") as file:
+        file.write("Experiment.validation_attacker = None\nCoTraining.attacker = None\nFineTuning.attacker = None\n")
+    page = Page(run_page(run)).text
+    assert "of validation images right, at best" in page
+    assert "attacked real" not in page and "attacked validation" not in page and "real taken for real" in page
+
+
+def test_without_sanity_checks_the_accuracies_have_a_warning(run):
+    report = json.loads(run.robustness.read_text())
+    for check in report["checks"]:
+        check["status"] = "pass"
+    run.robustness.write_text(json.dumps(report))
+    assert "checks of the evaluation passed" in Page(run_page(run)).text
+    run.robustness.write_text(json.dumps({**report, "sanity_checked": False}))
+    page = Page(run_page(run)).text
+    assert "sanity checks of the evaluation were not run" in page and "passed" not in page
+
+
 def test_it_needs_nothing_but_itself_and_every_picture_is_told_in_words(run):
     page = Page(run_page(run))
     assert not [tag for tag, _ in page.tags if tag in ("script", "link", "iframe")]

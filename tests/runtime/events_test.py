@@ -41,7 +41,7 @@ def inspected(folder):
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
-        ("class_accuracy", "1_health/attacked_train"),
+        ("class_accuracy", "1_health/accuracy_train"),
         ("generator_loss", "2_generator/loss"),
         ("discriminator_gradient_norm", "3_discriminator/gradient_norm"),
         ("classifier_learning_rate", "4_classifier/learning_rate"),

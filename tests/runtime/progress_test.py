@@ -19,7 +19,7 @@ progress._LINE_EVERY = 0.0
 
 class Stage:
     name_of_stage, total_steps, steps_done = "cotraining", 40, 0
-    headlines = {"class_accuracy": "attacked right", "loss": "loss"}
+    headlines = {"class_accuracy": "training right", "loss": "loss"}
 
 shown = progress.Progress(Stage())
 for step in range(1, 41):
@@ -36,7 +36,7 @@ def test_where_there_is_no_terminal_it_writes_plain_lines():
     assert finished.stdout == "" and "\r" not in finished.stderr and "\x1b" not in finished.stderr
     first, *_, last = finished.stderr.splitlines()
     assert first.startswith("cotraining: step 10 of 40 (25 %), ") and "steps/s, 00:0" in first
-    assert first.endswith("left; attacked right 25 %, loss 2.5")
+    assert first.endswith("left; training right 25 %, loss 2.5")
     assert last.startswith("cotraining: step 40 of 40 (100 %)") and "00:00 left" in last
 
 
@@ -55,4 +55,4 @@ def test_in_a_terminal_it_is_a_bar_with_rate_time_left_and_headlines():
     assert process.wait() == 0
     bar = shown.decode().strip().split("\r")[-1]
     assert "cotraining: 100%" in bar and "40/40" in bar and "step/s" in bar
-    assert "attacked right 100 %, loss 2.5" in bar
+    assert "training right 100 %, loss 2.5" in bar

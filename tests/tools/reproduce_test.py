@@ -129,7 +129,10 @@ def accuracies(test, train):
         curve = [{"epsilon": epsilon, "accuracy": value / 100} for epsilon, value in zip(EPSILONS, values)]
         return {"curve": curve, "examples": 40, "lipschitz": {"mean": values[0] / 1000}}
 
-    return {**block(test), "train": block(train), "dataset": "digits", "reference_epsilon": 0.1, "seed": 0}
+    attack = {"label": "PGD-20 on class_loss", "norm": "linf", "relative_step_size": 0.2, "random_start": True}
+    settings = {"dataset": "digits", "reference_epsilon": 0.1, "seed": 0, "attacks": [attack], "git_commit": "def"}
+    checks = [{"name": "More steps find little more", "status": "pass", "message": "0 points"}]
+    return {**block(test), "train": block(train), "checks": checks, **settings}
 
 
 def write_run(run, stages):
@@ -186,7 +189,7 @@ def test_table1_is_mean_standard_error_and_paired_margin(finished):
     margin = found.results["margin"]
     np.testing.assert_allclose(margin["by_seed"], [[0, 4, 10], [2, 8, 4]], atol=1e-9)
     assert margin["mean"] == pytest.approx([1, 6, 7]) and margin["standard_error"] == pytest.approx([1, 2, 3])
-    assert found.results["training_epsilon"] == 0.1
+    assert found.results["reference_epsilon"] == 0.1
     assert found.results["updates"] == {"adversarial_training": 50, "robgan_before_finetuning": 30, "robgan": 50}
     text = "\n".join(found.lines)
     assert "+7.0 ± 3.0" in text and "equal, but for the rounding" in text
@@ -357,6 +360,26 @@ def test_everything_is_written_and_plotted_in_a_small_file(finished, tmp_path):
     written = json.loads(base.with_suffix(".json").read_text())
     assert written["seeds"] == [0, 1] and written["commits_of_training"] == {"abc": [run.name for run in finished.runs]}
     assert len(written["runs"]) == 4 and written["runs"][0]["commands"][0].startswith("python -m robgan_tf.train")
+    assert written["runs"][0]["bindings"]["LInf.epsilon"] == "0.1"
+    text = base.with_suffix(".md").read_text()
+    attack = "PGD-20 on class_loss, linf, steps of 0.2 epsilon, random start; counted cumulatively"
+    assert f"{attack}, on 40 test and 40 training images. Checks of each evaluation: 1, all passed." in text
+
+
+def test_what_the_checks_found_of_a_run_stands_in_the_report(finished, tmp_path):
+    one = finished.of("robgan")[1]
+    found = json.loads(one.directory.robustness.read_text())
+    found["checks"].append({"name": "Gradients reach the images", "status": "fail", "message": "of 3 they do not"})
+    one.directory.robustness.write_text(json.dumps(found))
+    about = {"experiment": "table1", "data": "digits", "scale": "smoke"}
+    compared = comparison("table1", "digits", "smoke")
+    report.write(tmp_path / "table1", compared, find("smoke", "digits"), about, finished, tables.table1(finished))
+    text = (tmp_path / "table1.md").read_text()
+    assert "Checks of each evaluation: 1 or 2; those that did not pass:" in text
+    assert "- robgan, seed 1: fail, Gradients reach the images: of 3 they do not\n" in text
+    written = json.loads((tmp_path / "table1.json").read_text())
+    failed = {run["system"]: run["evaluations"][0]["checks_not_passed"] for run in written["runs"] if run["seed"] == 1}
+    assert failed == {"robgan": found["checks"][1:], "adversarial_training": []}
 
 
 def test_the_papers_margins_are_those_of_the_text():

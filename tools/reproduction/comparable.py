@@ -77,9 +77,7 @@ def check(runs: Sequence[Run], expected: dict[str, dict]):
         else:
             problems += differences(run, expected[run.name])
     if not problems:
-        problems += _reports(
-            runs, _EVALUATION, lambda run: [run.directory.robustness, run.before_finetuning], _epsilons
-        )
+        problems += _reports(runs, _EVALUATION, lambda run: run.robustness_reports, _epsilons)
         problems += _reports(runs, _GENERATION, lambda run: [run.generation] if run.part.generator else [], _extractors)
     if problems:
         raise NotComparableError(problems)

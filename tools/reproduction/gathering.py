@@ -83,19 +83,19 @@ class Robustness:
         test: by seed and epsilon, [S, E].
         train: on training images, [S, E].
         lipschitz: mean local Lipschitz value by split, by seed.
-        training_epsilon: the largest of the radii within the ball of the training.
+        reference_epsilon: the largest of the radii within the ball of the training.
     """
 
     epsilons: list[float]
     test: np.ndarray
     train: np.ndarray
     lipschitz: dict[str, list[float]]
-    training_epsilon: float
+    reference_epsilon: float
 
     @property
     def at(self) -> int:
-        """The place of the training epsilon among the radii."""
-        return self.epsilons.index(self.training_epsilon)
+        """The place of the reference epsilon among the radii."""
+        return self.epsilons.index(self.reference_epsilon)
 
     @property
     def gap(self) -> np.ndarray:

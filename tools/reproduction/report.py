@@ -15,7 +15,7 @@ from reproduction.scales import Scale
 from reproduction.systems import Comparison
 from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.runtime.machine import machine
-from robgan_tf.runtime.run_directory import write_json, write_text
+from robgan_tf.runtime.run_directory import bindings, write_json, write_text
 
 # Plots are committed: coarser ones are tried until one is small enough. Bytes.
 _LARGEST_PLOT = 300_000
@@ -69,6 +69,7 @@ def write(
         f"    {command}",
         "",
         *gathered.lines,
+        *_how_evaluated([one for run in report["runs"] for one in run["evaluations"]]),
         *([f"![{comparison.title}]({base.name}.png)", ""] if plotted else []),
         f"Commits of the training: {', '.join(f'{commit} ({len(runs)} runs)' for commit, runs in of_commits.items())}. "
         f"Machine: {', '.join(machines)}. Everything else, with all bindings and commands, is in "
@@ -92,13 +93,58 @@ def _about_run(run, runs: Runs) -> dict:
         "run_dir": str(run.path),
         "gin_files": run.files,
         "gin_params": run.params,
+        "bindings": bindings(run.directory.config.read_text()),
         "commands": [str(command) for command in run.commands()],
         "stages": runs.expected[run.name]["stages"],
         "data": runs.expected[run.name]["data"],
         "training_seconds": seconds,
         "git_commit": manifest.get("git_commit"),
         "machine": manifest.get("machine"),
+        "evaluations": [_evaluation(run, path) for path in run.robustness_reports],
     }
+
+
+def _evaluation(run, path: pathlib.Path) -> dict:
+    """How a classifier was attacked, and what the checks had to say against it."""
+    report = read_json(path)
+    return {
+        "of": f"{run.name}, before fine-tuning" if path == run.before_finetuning else run.name,
+        "attacks": report["attacks"],
+        "examples": report["examples"],
+        "training_examples": report["train"]["examples"],
+        "git_commit": report["git_commit"],
+        "checks_made": len(report["checks"]),
+        "checks_not_passed": [check for check in report["checks"] if check["status"] != "pass"],
+    }
+
+
+def _how_evaluated(evaluations: list[dict]) -> list[str]:
+    """The attacks, which are the same in all evaluations that may be compared, and all checks that did not pass."""
+    if not evaluations:
+        return []
+    first, lines = evaluations[0], []
+    attacks = "; then ".join(map(_in_words, first["attacks"]))
+    lines.append(
+        f"Accuracy under attack: {attacks}; counted cumulatively, on {first['examples']:,} test and "
+        f"{first['training_examples']:,} training images."
+    )
+    made = sorted({one["checks_made"] for one in evaluations})
+    found = [(one["of"], check) for one in evaluations for check in one["checks_not_passed"]]
+    lines[0] += f" Checks of each evaluation: {' or '.join(map(str, made))}" + (
+        "; those that did not pass:" if found else ", all passed."
+    )
+    items = [f"- {of}: {check['status']}, {check['name']}: {check['message']}" for of, check in found]
+    return [*lines, "", *items, *([""] if items else [])]
+
+
+def _in_words(attack: dict) -> str:
+    """The name of an attack and, of the gradient steps, what the name does not tell."""
+    words = f"{attack['label']}, {attack['norm']}"
+    if attack.get("relative_step_size"):
+        words += f", steps of {attack['relative_step_size']:g} epsilon"
+    if "random_start" in attack:
+        words += f", {'random' if attack['random_start'] else 'no random'} start"
+    return words
 
 
 def plot(path: pathlib.Path, gathered: Gathered, comparison: Comparison) -> bool:

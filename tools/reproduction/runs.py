@@ -111,6 +111,11 @@ class Run:
         return self.path / "robustness_before_finetuning.json"
 
     @property
+    def robustness_reports(self) -> list[pathlib.Path]:
+        """The reports on classifiers that are there."""
+        return [path for path in (self.directory.robustness, self.before_finetuning) if path.exists()]
+
+    @property
     def generation(self) -> pathlib.Path:
         """The report on the generator by the common extractor."""
         return self.path / "generation_common.json"

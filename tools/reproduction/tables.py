@@ -56,10 +56,10 @@ def table1(runs: Runs) -> Gathered:
     epsilons = found["robgan"].epsilons
     summaries = {name: one.to_json() for name, one in found.items()}
     margin = summarize(found["robgan"].test - found["adversarial_training"].test)
-    at, training_epsilon = found["robgan"].at, found["robgan"].training_epsilon
+    at, reference_epsilon = found["robgan"].at, found["robgan"].reference_epsilon
     results = {
         "epsilons": epsilons,
-        "training_epsilon": training_epsilon,
+        "reference_epsilon": reference_epsilon,
         "accuracy": summaries,
         "margin": margin,
         "updates": updates,
@@ -75,7 +75,7 @@ def table1(runs: Runs) -> Gathered:
         f"The margin is paired: the difference of each seed first, then mean and standard error. {_updates(updates)}",
         "",
         *table(
-            [f"at epsilon {number(training_epsilon)}, %", "test", "training", "gap"],
+            [f"at epsilon {number(reference_epsilon)}, %", "test", "training", "gap"],
             [
                 [_TITLES[name], *(cell(summary[kind], at) for kind in ("test", "train", "gap"))]
                 for name, summary in summaries.items()
@@ -176,7 +176,7 @@ def section1(runs: Runs) -> Gathered:
     updates = {name: runs.updates(name, ("finetuning",)) for name in names}
     results = {
         "epsilons": ours.epsilons,
-        "training_epsilon": ours.training_epsilon,
+        "reference_epsilon": ours.reference_epsilon,
         "accuracy": summaries,
         "margin": margin,
         "updates": updates,
