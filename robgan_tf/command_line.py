@@ -46,7 +46,7 @@ _USER_ERRORS = (ValueError, TypeError, OSError, SyntaxError, RuntimeError)
 def define_config_flags():
     """Defines the flags that name a configuration."""
     flags.DEFINE_multi_string("gin_file", [], "Configuration, e.g. gin/digits.gin; repeatable, later ones win.")
-    flags.DEFINE_multi_string("gin_param", [], "One binding, e.g. 'configure.seed=1'; repeatable, wins over files.")
+    flags.DEFINE_multi_string("gin_param", [], "One binding, e.g. 'Experiment.seed=1'; repeatable, wins over files.")
 
 
 def fail(*messages: str) -> NoReturn:

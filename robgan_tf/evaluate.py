@@ -56,12 +56,13 @@ def evaluate_generator():
     from robgan_tf.runtime.events import write_generation
     from robgan_tf.runtime.run_directory import RunDirectory, write_json
 
-    extractors = command_line.or_fail(lambda: [classifier_extractor(folder) for folder in FLAGS.extractor])
     if FLAGS.run_dir is not None:
         experiment, run_directory = command_line.open_run()
     else:
         experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
         run_directory = RunDirectory(str(pathlib.Path(FLAGS.out).with_suffix("")))
+    # Behind the experiment, which sets up the devices: that is too late once TensorFlow has loaded anything.
+    extractors = command_line.or_fail(lambda: [classifier_extractor(folder) for folder in FLAGS.extractor])
     report = command_line.or_fail(lambda: experiment.evaluate_generator(run_directory, extractors, FLAGS.samples))
     out = pathlib.Path(FLAGS.out) if FLAGS.out else run_directory.generation
     write_json(out, report)
@@ -90,18 +91,20 @@ def evaluate_classifier():
         evaluation = command_line.or_fail(lambda: experiment.evaluate(run_directory))
         out = pathlib.Path(FLAGS.out) if FLAGS.out else run_directory.robustness
     else:
-        logits = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))
         experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
+        logits = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))  # behind the set-up of the devices
         evaluation = command_line.or_fail(lambda: experiment.evaluate_logits(logits))
         evaluation.report["saved_model"] = FLAGS.saved_model
         out = FLAGS.out and pathlib.Path(FLAGS.out)
+    of_run = FLAGS.run_dir is not None and not FLAGS.out
+    if of_run:
+        write_evaluation(run_directory.tensorboard, evaluation.report)
     if out:
         evaluation.write(out)
         print(f"wrote {out}, and {out.with_suffix('.html')} for people")
     else:
         print(json.dumps(evaluation.report, indent=2))
-    if FLAGS.run_dir is not None and not FLAGS.out:
-        write_evaluation(run_directory.tensorboard, evaluation.report)
+    if of_run:
         update_run_report(run_directory)
     for line in evaluation.failed_checks:
         print(f"check failed: {line}", file=sys.stderr)

@@ -9,6 +9,7 @@ import gin
 from tensorflow import keras
 
 from robgan_tf import parts  # noqa: F401  (so that gin knows all parts)
+from robgan_tf.data.batches import check_augmentations
 from robgan_tf.data.datasets import Examples
 from robgan_tf.description import about_export, about_run
 from robgan_tf.evaluation.extractors import Extractor
@@ -120,14 +121,30 @@ class Experiment:
             classifier is not None and finetuning is None,
             "Experiment.classifier would stay untrained: set Experiment.finetuning too, or classifier to None.",
         )
+        check(
+            generation_scores is not None and cotraining is None,
+            "Experiment.generation_scores are taken in co-training: set Experiment.cotraining too, or them to None.",
+        )
+        check(
+            training_curves is not None and finetuning is None,
+            "Experiment.training_curves are taken in fine-tuning: set Experiment.finetuning too, or them to None.",
+        )
+        check(
+            min(validate_every, sample_every) < 1,
+            f"Experiment.validate_every and Experiment.sample_every are steps, 1 or more; got {validate_every} and "
+            f"{sample_every}.",
+        )
+        check(
+            cotraining_noise < 0,
+            f"Experiment.cotraining_noise is a width on [-1, 1] and must be 0 or more, got {cotraining_noise}.",
+        )
         if problems.found:  # there are no stages then, whatever else is wrong with them
-            cotraining = finetuning = None
+            cotraining = finetuning = training_curves = generation_scores = None
         self.seed = seed
         self.augment = augment
         self.cotraining_noise = cotraining_noise
         self.upkeep = part(upkeep)
         self.export_options = part(export_options)
-        self.generation = part(generation)
         # Whoever runs the experiment may replace it by what listens to signals.
         self.stops = StopRequests()
         # First and last step to profile of each stage; None for none. Set by whoever runs it, too.
@@ -137,8 +154,12 @@ class Experiment:
         self.strategy = part(lambda: devices.configure(seed=seed))
         self.workers = Workers(self.strategy)
         self.evaluation = part(evaluation)
+        self.generation = part(generation)  # may load classifiers: behind the set-up of the devices
         self.validation_attacker = validation_attacker and part(validation_attacker)
         self.data = part(data)
+        if self.data is not None:
+            part(lambda: check_augmentations(augment, self.data.image_shape))
+            part(lambda: self.export_options.check(self.data.image_shape), self.export_options)
         check(
             self.data is not None and finetuning is not None and not len(self.data.validation),
             "Fine-tuning chooses its best checkpoint on the validation part of the training split, which is empty: set "
@@ -219,8 +240,8 @@ class Experiment:
         on_chief = self.workers.on_chief
         if "evaluate" in stages and not on_chief(run_directory.robustness.exists):
             evaluation = self.evaluate(run_directory)
-            on_chief(lambda: evaluation.write(run_directory.robustness))
             on_chief(lambda: write_evaluation(run_directory.tensorboard, evaluation.report))
+            on_chief(lambda: evaluation.write(run_directory.robustness))  # which tells that all of it is done
         if "export" in stages and not on_chief(lambda: any(run_directory.exports.glob("[0-9]*"))):
             self.export(run_directory)
         on_chief(lambda: update_run_report(run_directory))

@@ -68,11 +68,9 @@ def _train(signals, profile_steps):
     names = [os.path.splitext(os.path.basename(file))[0] for file in FLAGS.gin_file]
     run_dir = FLAGS.run_dir or os.path.join("runs", "_".join(names))
     if FLAGS.dry_run:
-        import gin
-
         from robgan_tf import plan
 
-        print(gin.operative_config_str())
+        print(operative_config())
         for line in plan.report(experiment, run_dir):
             print(line, flush=True)
         return

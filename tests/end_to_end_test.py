@@ -135,7 +135,7 @@ def test_evaluate_of_a_run_is_repeatable_and_brings_its_page_up_to_date(run):
     assert new.pop("wall_seconds") and old.pop("wall_seconds") and new == old
     assert page.stat().st_mtime_ns > (run / "robustness.json").stat().st_mtime_ns
     (event,) = (run / "tensorboard" / "evaluation").iterdir()
-    assert event.stat().st_mtime_ns > (run / "robustness.json").stat().st_mtime_ns
+    assert event.stat().st_mtime_ns > (run / "manifest.json").stat().st_mtime_ns
 
 
 def test_sample_writes_a_grid_of_the_classes_asked_for(run, tmp_path):

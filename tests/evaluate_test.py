@@ -65,7 +65,9 @@ def evaluate(folder, model, *arguments):
 
 def test_any_saved_model_is_evaluated_and_the_report_written(folder, weights):
     model = save(folder / "honest", weights, lambda logits, images: logits(images))
-    finished = evaluate(folder, model, f"--out={folder / 'report.json'}", "--strict")
+    # Two replicas: like GPUs, they can't be set up any more once a model is loaded.
+    arguments = [f"--out={folder / 'report.json'}", "--strict", "--gin_param=configure.replicas = 2"]
+    finished = evaluate(folder, model, *arguments)
     assert finished.returncode == 0, finished.stderr
     report = json.loads((folder / "report.json").read_text())
     assert report["saved_model"] == str(model) and report["dataset"] == "digits" and report["examples"] == 100

@@ -15,7 +15,7 @@ from robgan_tf.experiment import NotTrainedError
 from robgan_tf.runtime.checkpoints import steps_in
 from robgan_tf.runtime.loop import TrainingLoop
 from robgan_tf.runtime.monitoring import NOT_REPEATABLE
-from robgan_tf.runtime.run_directory import RunDirectory
+from robgan_tf.runtime.run_directory import RunDirectory, bindings, operative_config
 from robgan_tf.serving.saved_model import export_classifier
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -342,6 +342,11 @@ def test_fine_tuning_after_co_training_may_do_without_generated_images(make_expe
         ("configure.precision = 'half'", "must be one of float32, mixed_bfloat16, mixed_float16; got 'half'"),
         ("digits.validation_examples = 0", "validation part of the training split, which is empty"),
         ("Experiment.data = @image_folder", "Required bindings for `image_folder` not provided"),
+        ("Experiment.validate_every = 0", "are steps, 1 or more; got 0 and"),
+        ("Experiment.cotraining_noise = -1.0", "cotraining_noise .* must be 0 or more, got -1.0"),
+        ("pad_and_crop.padding = -1", "padding must be 0 or more pixels, got -1"),
+        ("ExportOptions.max_pixels = 255", "max_pixels = 255 refuses images of the network's own size, 16 x 16"),
+        ("configure.seed = 1", "'configure' has denylisted kwarg 'seed'"),
     ],
 )
 def test_wrong_configuration_ends_with_one_line_and_status_2(make_experiment, capsys, param, message):
@@ -365,12 +370,34 @@ def test_what_does_not_fit_the_classifier_ends_with_one_line_and_status_2(make_e
         (["sample_file"], [f"sample_file.path = '{tmp_path}/more.npz'"], "labels are from 7 to 10, the data has"),
         (["sample_file"], [f"sample_file.path = '{tmp_path}/no.npz'"], "can't be read .No such file"),
         (["generated_vgg16"], ["Experiment.finetuning = None"], "Experiment.classifier would stay untrained"),
+        (
+            ["robgan_without_finetuning"],
+            ["Experiment.training_curves = @TrainingCurves"],
+            "training_curves are taken in fine-tuning",
+        ),
+        (
+            ["adversarial_training"],
+            ["Experiment.generation_scores = @TrainingScores"],
+            "generation_scores are taken in co-training",
+        ),
     ]:
         with pytest.raises(SystemExit) as error:
             make_experiment(*params, systems=systems)
         assert error.value.code == 2
         lines = capsys.readouterr().err.splitlines()
         assert len(lines) == 1 and re.search(message, lines[0]), lines
+
+
+def test_what_is_called_later_is_part_of_what_a_run_was_made_with(make_experiment, tmp_path):
+    """Augmentations are called by the data pipeline, the Inception network when the generator is measured."""
+    params = ["pad_and_crop.padding = 3", "inception.directory = 'somewhere'"]
+    make_experiment(*params)
+    (tmp_path / "config.gin").write_text(operative_config())
+    found = bindings((tmp_path / "config.gin").read_text())
+    assert (found["pad_and_crop.padding"], found["inception.directory"]) == ("3", "'somewhere'")
+    gin.clear_config()
+    command_line.build_experiment([str(tmp_path / "config.gin")], [])
+    assert bindings(operative_config()) == found
 
 
 def test_a_configuration_of_ones_own_may_include_the_repositorys_from_anywhere(tmp_path, monkeypatch, digits_dir):

@@ -100,6 +100,22 @@ def training_batches(
     return dataset.with_options(_batch_options(workers)).prefetch(2)
 
 
+def check_augmentations(augment: Sequence[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]], image_shape: Sequence[int]):
+    """Tries augmentations on a black image, so that what they refuse is refused before a training begins.
+
+    Raises:
+        ValueError: for what they raise themselves, and where an image has another shape afterwards.
+    """
+    images = tf.zeros([1, *image_shape], tf.uint8)
+    for function in augment:
+        images = function(images, preprocessing.row_seed(tf.zeros([2], tf.int64), tf.constant(0, tf.int64)))
+    if images.shape[1:] != tuple(image_shape):
+        raise ValueError(
+            f"Experiment.augment makes {tuple(images.shape[1:])} of images of {tuple(image_shape)}; it must keep the "
+            f"shape."
+        )
+
+
 def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
     """Every example exactly once, in stored order, without augmentation or noise.
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.losses import class_loss
+from robgan_tf.players.attacker import magnified
 
 
 class LocalLipschitz:
@@ -37,11 +38,12 @@ class LocalLipschitz:
             images = to_pixel_range(pixels)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(images)
-                total = tf.reduce_sum(class_loss(logits(images), labels))
+                losses, factors = magnified(class_loss(logits(images), labels))
+                total = tf.reduce_sum(losses)
             gradient = tape.gradient(total, images)
             if gradient is None:
                 raise ValueError("The local Lipschitz value needs a gradient, and none reaches the images.")
-            return tf.sqrt(tf.reduce_sum(gradient**2, axis=[1, 2, 3]))
+            return tf.sqrt(tf.reduce_sum(gradient**2, axis=[1, 2, 3])) / factors
 
         self._norms = norms
 

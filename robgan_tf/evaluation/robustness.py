@@ -47,9 +47,9 @@ class Evaluation:
         return [f"{check['name']}: {check['message']}" for check in self.report["checks"] if check["status"] == "fail"]
 
     def write(self, path: pathlib.Path):
-        """Writes the report as JSON to `path`, and as a page beside it, with the ending .html."""
-        write_json(path, self.report)
+        """Writes the report as a page with the ending .html, and then, to `path` beside it, as JSON."""
         write_report(self.report, path.with_suffix(".html"), self.worst)
+        write_json(path, self.report)
 
 
 @gin.configurable

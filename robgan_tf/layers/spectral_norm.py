@@ -160,27 +160,3 @@ class SpectralNormDense(SpectralNormLayer):
         kernel = tf.cast(self.normalized_kernel(), self.arithmetic_dtype)
         outputs = tf.linalg.matmul(features, kernel)
         return outputs + tf.cast(self.bias, self.arithmetic_dtype) if self.use_bias else outputs
-
-
-class SpectralNormEmbedding(SpectralNormLayer):
-    """Embedding of class labels, its table spectrally normalised (Miyato & Koyama, ICLR 2018, projection head).
-
-    Args:
-        num_classes: number of rows of the table.
-        features: length of each row.
-        **layer_options: `kernel_initializer`, `dtype` and `name`, see `SpectralNormLayer`.
-    """
-
-    def __init__(self, num_classes: int, features: int, **layer_options):
-        super().__init__(**layer_options)
-        self.num_classes = num_classes
-        self.features = features
-
-    def build(self, input_shape):
-        """Creates kernel [num_classes, features] and u; the shape of the labels does not matter."""
-        self.add_kernel((self.num_classes, self.features))
-        super().build(input_shape)
-
-    def call(self, labels):
-        """Maps integer labels [B] to [B, features]."""
-        return tf.gather(tf.cast(self.normalized_kernel(), self.arithmetic_dtype), labels)

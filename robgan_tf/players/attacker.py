@@ -9,8 +9,25 @@ from typing import Callable
 
 import gin
 import tensorflow as tf
+from tensorflow import keras
 
 from robgan_tf.players.threat_model import ThreatModel, epsilon_255
+
+# Under float16 smaller losses are magnified like this one, to a gradient in the logits of 2**12 at most.
+_SMALLEST_LOSS = 2.0**-12
+
+
+def magnified(losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns losses [B] whose gradients float16 can hold, and what each was multiplied by; 1 in other precisions.
+
+    Once a network is sure of an image, the gradient of its cross-entropy is about as small as the loss, and float16
+    ends at 6e-8: unscaled, an attack on what the network is surest of would stand still. A factor of about 1 / loss
+    for each image keeps the gradients at the size that they have for an image in doubt, and changes no direction.
+    """
+    if keras.mixed_precision.global_policy().name != "mixed_float16":
+        return losses, tf.ones([])
+    factors = tf.stop_gradient(1.0 / tf.clip_by_value(tf.abs(losses), _SMALLEST_LOSS, 1.0))
+    return losses * factors, factors
 
 
 @gin.configurable
@@ -132,10 +149,7 @@ class Attacker:
         threat_model = self.threat_model
 
         def step(index, adversarial):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(adversarial)
-                total = tf.reduce_sum(objective(adversarial))
-            direction = threat_model.ascent_direction(tape.gradient(total, adversarial))
+            direction = threat_model.ascent_direction(self._gradient(objective, adversarial))
             return index + 1, threat_model.project(adversarial + self.step_size * direction, images)
 
         _, adversarial = tf.while_loop(
@@ -145,6 +159,17 @@ class Attacker:
             maximum_iterations=self.steps,
         )
         return tf.stop_gradient(adversarial)
+
+    def _gradient(self, objective, images) -> tf.Tensor:
+        """The gradient of each image's loss, [B, H, W, C], but for a positive factor."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            losses, factors = magnified(objective(images))
+            total = tf.reduce_sum(losses)
+        gradient = tape.gradient(total, images)
+        if factors.shape.rank:  # what overflows float16 all the same moves nothing, instead of making the image NaN
+            gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+        return gradient
 
     def describe(self) -> dict:
         """Returns all settings, for reports."""
@@ -192,10 +217,7 @@ class MomentumAttacker(Attacker):
 
     def ascend(self, start, images, objective):
         def step(index, adversarial, velocity):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(adversarial)
-                total = tf.reduce_sum(objective(adversarial))
-            gradient = tape.gradient(total, adversarial)
+            gradient = self._gradient(objective, adversarial)
             size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
             velocity = self.momentum * velocity + tf.math.divide_no_nan(gradient, size)
             direction = self.threat_model.ascent_direction(velocity)

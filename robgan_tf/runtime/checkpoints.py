@@ -52,6 +52,7 @@ class Checkpoints:
         self.keep = keep
         self.keep_every = keep_every
         self.workers = workers or Workers()
+        self._damaged = []
 
     @property
     def steps(self) -> list[int]:
@@ -82,6 +83,8 @@ class Checkpoints:
             (partial / _CHECKSUMS).write_text(json.dumps(sums))
             for path in partial.iterdir():
                 _flush(path)
+            for path in filter(pathlib.Path.exists, self._damaged):
+                _set_aside(path)
             if final.exists():  # a run that fell back to an earlier one came here again
                 _remove(final)
             os.replace(partial, final)
@@ -100,7 +103,8 @@ class Checkpoints:
     def restore(self) -> dict | None:
         """Loads the newest whole checkpoint into the objects.
 
-        A damaged one is named in a warning and set aside as `<step>.damaged`; the one before it is taken.
+        A damaged one is named in a warning, and the one before it is taken. Nothing is changed in the folder, where
+        another process may be training: the next `save` sets it aside, as `<step>.damaged`.
 
         Returns:
             The notes it was saved with, or None where there is no checkpoint at all.
@@ -117,21 +121,29 @@ class Checkpoints:
             return json.loads((path / "notes.json").read_text())
 
     def _newest_whole(self) -> pathlib.Path | None:
-        damages = []
-        for step in reversed(steps_in(self.folder)):
-            path = self.folder / f"{step:08d}"
+        damages = {}
+        while True:
+            # Anew after each that is not whole: who trains may have removed it, and written others.
+            left = [path for path in self._paths() if path not in damages]
+            if not left:
+                break
+            path = left[-1]
             damage = _damage(path)
             if damage is None:
+                self._damaged = list(damages)
                 return path
-            damages.append(f"{path} ({damage})")
-            logging.warning("checkpoint %s is damaged (%s): the one before is used", path, damage)
-            _set_aside(path)
+            if path.exists():
+                damages[path] = damage
+                logging.warning("checkpoint %s is damaged (%s): the one before is used", path, damage)
         if damages:
             raise CheckpointError(
-                f"no checkpoint is whole: {', '.join(damages)}. They were renamed to <step>.damaged; put a copy in "
-                f"place, or start anew in another --run_dir."
+                f"no checkpoint is whole: {', '.join(f'{path} ({damage})' for path, damage in damages.items())}. Put a "
+                f"copy in place, or start anew in another --run_dir."
             )
         return None
+
+    def _paths(self) -> list[pathlib.Path]:
+        return [self.folder / f"{step:08d}" for step in steps_in(self.folder)]
 
     def _why_not_written(self, step: int, error: Exception) -> str:
         needed = sum(variable.dtype.size * variable.shape.num_elements() for variable in self._variables())

@@ -14,7 +14,8 @@ from robgan_tf.runtime.workers import cluster_size
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-@gin.configurable
+# Its seed is that of the experiment: one that gin bound here would do nothing.
+@gin.configurable(denylist=["seed"])
 def configure(
     seed: int = 0, precision: str = "float32", deterministic: bool = False, replicas: int = 0, tpu: str | None = None
 ):

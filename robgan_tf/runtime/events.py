@@ -8,9 +8,12 @@ first one, `1_health`, is what tells whether a run goes well.
 from __future__ import annotations
 
 import ast
+import contextlib
+import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
@@ -32,6 +35,8 @@ _CHARTS = {
 }
 _PLAYERS = {"generator": "2_generator", "discriminator": "3_discriminator", "classifier": "4_classifier"}
 _SIGMAS, _MACHINE = "5_sigma", "6_machine"
+# Bytes around a record in a file: its length and two checksums.
+_FRAME = 16
 
 # Bindings by which runs are told apart in the tab HParams; what a run does not have stays empty there.
 _HPARAMS = (
@@ -83,23 +88,21 @@ def tidy_events(folder: pathlib.Path, last_step: int | None = None):
     What a kill left unfinished at the end of a file goes, and what is behind `last_step`: a run that goes on from there
     writes these steps again. To be called where no file is being written.
     """
-    files = [(path, *_records(path)) for path in folder.glob("events.out.tfevents.*")]
+    files = [_look_through(path, last_step) for path in folder.glob("events.out.tfevents.*")]
     # Not by name: of two files of the same second the second one's name may come first.
-    files.sort(key=lambda file: file[1][-1][0].wall_time if file[1] else 0.0)
-    kept, changed = [], len(files) > 1
-    for _, records, whole in files:
-        chosen = [record for event, record in records if last_step is None or event.step <= last_step]
-        changed = changed or not whole or len(chosen) < len(records)
-        # The first record of a file is its version.
-        kept += chosen[1:] if kept else chosen
-    if not changed:
+    files.sort(key=lambda file: file.last_time)
+    if len(files) < 2 and all(file.whole and file.kept == file.events for file in files):
         return
-    first, *others = [path for path, _, _ in files]
-    if len(kept) > 1:
-        partial = first.with_name(f".{first.name}.partial")
+    first, *others = [file.path for file in files]
+    # The first event of a file is its version, which the whole needs once.
+    if any(file.kept > 1 for file in files):
+        partial, begun = first.with_name(f".{first.name}.partial"), False
         with tf.io.TFRecordWriter(str(partial)) as writer:
-            for record in kept:
-                writer.write(record)
+            for file in files:
+                for place, (event, record) in enumerate(_events(file.path)):
+                    if (place or not begun) and (last_step is None or event.step <= last_step):
+                        writer.write(record)
+                        begun = True
         os.replace(partial, first)
     else:
         first.unlink()
@@ -107,15 +110,33 @@ def tidy_events(folder: pathlib.Path, last_step: int | None = None):
         path.unlink()
 
 
-def _records(path: pathlib.Path) -> tuple[list[tuple], bool]:
-    """The whole events of a file, parsed and as they are, and whether there was nothing else."""
-    records = []
-    try:
+@dataclasses.dataclass(frozen=True)
+class _EventFile:
+    """What is in an event file: numbers of whole events and of those to keep, and whether there is nothing else."""
+
+    path: pathlib.Path
+    events: int
+    kept: int
+    last_time: float
+    whole: bool
+
+
+def _look_through(path: pathlib.Path, last_step: int | None) -> _EventFile:
+    # An event at a time: with the image grids of a long run they are several GiB.
+    events = kept = 0
+    last_time, size = 0.0, 0
+    for event, record in _events(path):
+        events, last_time = events + 1, event.wall_time
+        kept += last_step is None or event.step <= last_step
+        size += len(record) + _FRAME
+    return _EventFile(path, events, kept, last_time, size == path.stat().st_size)
+
+
+def _events(path: pathlib.Path) -> Iterator[tuple]:
+    """The whole events of a file, parsed and as they are, up to the first that is not."""
+    with contextlib.suppress(tf.errors.DataLossError):
         for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            records.append((tf.compat.v1.Event.FromString(record), record))
-    except tf.errors.DataLossError:
-        return records, False
-    return records, True
+            yield tf.compat.v1.Event.FromString(record), record
 
 
 def write_run(folder: pathlib.Path, config: str, bindings: dict[str, str], manifest: dict):

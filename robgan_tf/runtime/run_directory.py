@@ -25,6 +25,8 @@ _NOT_LEARNT = (
     "GenerationEvaluation.",
     "ClassifierTraining.",
     "TrainingScores.",
+    "classifier_extractor.",
+    "inception.",
     "TrainingCurves.",
 )
 # What a process that was killed at its very start leaves.
@@ -226,8 +228,26 @@ def write_json(path: pathlib.Path, content: dict):
 
 
 def operative_config() -> str:
-    """Returns all of gin's bindings that were used, a line each."""
+    """Returns all of gin's bindings that were used, or will be where what they refer to is called, a line each."""
     config = gin.operative_config_str(max_line_length=10**6)
+    used, bound = bindings(config), bindings(gin.config_str(max_line_length=10**6))
+    # `@name` is called in the course of a run, and `@name()` was when its value was needed.
+    later, seen = {}, set()
+    references = [one for value in used.values() for one in re.findall(r"@([\w./]+)(?!\(|[\w./])", value)]
+    while references:
+        scoped = references.pop()
+        if scoped in seen:
+            continue
+        seen.add(scoped)
+        *scopes, name = scoped.split("/")
+        # Bindings of outer scopes hold in inner ones.
+        owners = ["/".join([*scopes[:depth], name]) for depth in range(len(scopes) + 1)]
+        found = {one: value for one, value in bound.items() if one.rpartition(".")[0] in owners and one not in used}
+        later.update(found)
+        references += [one for value in found.values() for one in re.findall(r"@([\w./]+)", value)]
+    if later:
+        config += "\n# Parameters of what was not called yet:\n"
+        config += "".join(f"{name} = {later[name]}\n" for name in sorted(later))
     return re.sub("={80,}", "=" * 80, config)  # gin draws lines of this length
 
 

@@ -45,6 +45,15 @@ class ExportOptions:
             raise ValueError(f"ExportOptions.max_pixels must be 1 to {_MOST_PIXELS}, got {self.max_pixels}.")
         check_batch_sizes(self.warm_up_batch_sizes)
 
+    def check(self, image_shape: Sequence[int]) -> None:
+        """Raises a ValueError where the network's own images, of (H, W, C), would be refused."""
+        height, width, _ = image_shape
+        if self.max_pixels < height * width:
+            raise ValueError(
+                f"ExportOptions.max_pixels = {self.max_pixels} refuses images of the network's own size, {height} x "
+                f"{width}: set it to {height * width} or more."
+            )
+
     @property
     def precision(self) -> str:
         """Keras's name of the precision to build the network under, before it is given to `export_classifier`."""

@@ -101,10 +101,11 @@ def export_classifier(
     check_images = np.asarray(check_images)
     _validate(image_shape, class_names, check_images)
     options = options or ExportOptions()
+    options.check(image_shape)
     module = ServedClassifier(
         logits_fn, variables, image_shape, class_names, options.xla, options.max_pixels, features_fn
     )
-    requests = warm_up.requests(image_shape, options.warm_up_batch_sizes)
+    requests = warm_up.requests(image_shape, options.warm_up_batch_sizes, options.max_pixels)
 
     os.makedirs(export_root, exist_ok=True)
     unfinished = os.path.join(export_root, _UNFINISHED)

@@ -18,20 +18,25 @@ FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 _MOST_RECORDS = 1000
 
 
-def requests(image_shape: Sequence[int], batch_sizes: Sequence[int]) -> list[tuple[str, dict[str, tf.Tensor]]]:
+def requests(
+    image_shape: Sequence[int], batch_sizes: Sequence[int], max_pixels: int
+) -> list[tuple[str, dict[str, tf.Tensor]]]:
     """A request for each signature and batch size: (name of the signature, its inputs by name).
 
-    Files are JPEG and PNG by turns, of twice the size of the network's images, so that all of decoding is warm too.
+    Files are JPEG and PNG by turns, of twice the size of the network's images where so large ones are accepted, so that
+    all of decoding is warm too.
 
     Args:
         image_shape: (H, W, C).
         batch_sizes: how many images a request has.
+        max_pixels: largest height x width of a file; H x W at least.
     """
     height, width, channels = image_shape
+    times = 2 if 4 * height * width <= max_pixels else 1
     made = []
     for size in batch_sizes:
-        noise = np.random.default_rng(0).integers(0, 256, [size, 2 * height, 2 * width, channels], np.uint8)
-        pixels = noise[:, ::2, ::2]
+        noise = np.random.default_rng(0).integers(0, 256, [size, times * height, times * width, channels], np.uint8)
+        pixels = noise[:, ::times, ::times]
         files = [(tf.io.encode_png if row % 2 else tf.io.encode_jpeg)(image).numpy() for row, image in enumerate(noise)]
         made += [
             ("serving_default", {"images": tf.constant(pixels)}),

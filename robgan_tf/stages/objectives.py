@@ -13,7 +13,7 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker import Attacker
+from robgan_tf.players.attacker import Attacker, magnified
 from robgan_tf.players.classifiers import Classifier
 
 # Of squared norms: the root has no derivative at 0, where an image's loss is flat.
@@ -139,8 +139,9 @@ class LipschitzRegularised(Adversarial):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(adversarial)
             per_image, logits = super().loss(classifier, images, adversarial, labels, training)
-        squares = tf.reduce_sum(tape.gradient(per_image, adversarial) ** 2, axis=[1, 2, 3])
-        return per_image + self.weight * tf.sqrt(tf.maximum(squares, _TINY)), logits
+            large, factors = magnified(per_image)
+        squares = tf.reduce_sum(tape.gradient(large, adversarial) ** 2, axis=[1, 2, 3])
+        return per_image + self.weight * tf.sqrt(tf.maximum(squares, _TINY)) / factors, logits
 
 
 def divergence(logits, other_logits):

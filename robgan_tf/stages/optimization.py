@@ -96,13 +96,15 @@ def apply_gradients(optimizer, gradients, variables):
     loss_scale = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
     if loss_scale:
         gradients = optimizer.get_unscaled_gradients(gradients)
+    # Dense: the gradient of an embedding has a row for each image, several of one class, and in each batch of other
+    # classes. On GPUs Keras compiles its updates by XLA, anew for each number of different rows.
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
     # Added up over the replicas here and not by the optimizer, since the norm of a sum is not the sum of the norms.
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync > 1:
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
     optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
-    # Dense: the gradient of an embedding has the rows of one class several times.
-    norm = tf.linalg.global_norm([tf.convert_to_tensor(gradient) for gradient in gradients])
+    norm = tf.linalg.global_norm(gradients)
     return tf.where(tf.math.is_finite(norm), norm, 0.0) if loss_scale else norm
 
 

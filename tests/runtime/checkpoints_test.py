@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from robgan_tf.runtime import checkpoints as checkpoints_module
 from robgan_tf.runtime.checkpoints import CheckpointError, Checkpoints, clear_strays, steps_in
 from robgan_tf.runtime.run_directory import RunDirectory
 
@@ -78,10 +79,29 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(saved, caplog, dam
     assert checkpoints.restore() == {"noted": 2}
     assert float(variable) == 2
     assert "00000003 is damaged" in caplog.text
-    # Set aside and not deleted, and out of the way when the run comes by again.
-    assert checkpoints.steps == [1, 2] and (checkpoints.folder / "00000003.damaged").is_dir()
+    # Whoever only reads leaves it alone; it is set aside and not deleted when the run comes by again.
+    assert checkpoints.steps == [1, 2, 3]
     checkpoints.save(3)
+    assert (checkpoints.folder / "00000003.damaged").is_dir()
     assert checkpoints.restore() == {} and checkpoints.steps == [1, 2, 3]
+
+
+def test_a_checkpoint_that_the_trainer_removes_while_it_is_read_is_not_damaged(saved, monkeypatch, caplog):
+    checkpoints, variable = saved
+    seen = []
+
+    def sum_of(path):
+        seen.append(path)
+        if len(seen) == 1:  # the trainer writes two, and keeps two
+            trainer = Checkpoints(checkpoints.folder, {"variable": tf.Variable(9.0)}, keep=2)
+            trainer.save(4)
+            trainer.save(5, {"noted": 5})
+        return real(path)
+
+    real = checkpoints_module.sha256
+    monkeypatch.setattr(checkpoints_module, "sha256", sum_of)
+    assert checkpoints.restore() == {"noted": 5} and float(variable) == 9
+    assert checkpoints.steps == [4, 5] and "damaged" not in caplog.text
 
 
 def test_damage_to_all_is_an_error_and_not_a_fresh_start(saved):

@@ -71,6 +71,15 @@ def test_what_a_kill_left_unfinished_at_the_end_of_a_file_goes(tmp_path):
     assert events(tmp_path) == [("loss", 1), ("loss", 2)]
 
 
+def test_a_file_that_a_kill_left_empty_does_not_cost_another_its_version(tmp_path):
+    (tmp_path / "events.out.tfevents.0000000000.empty").touch()
+    write(tmp_path, [1])
+    tidy_events(tmp_path)
+    (path,) = tmp_path.iterdir()
+    version, _ = tf.compat.v1.train.summary_iterator(str(path))
+    assert version.file_version and events(tmp_path) == [("loss", 1)]
+
+
 def test_files_that_a_restart_from_the_beginning_empties_go_and_others_stay_untouched(tmp_path):
     path = write(tmp_path / "one", [1, 2, 3])
     before = path.stat().st_mtime_ns

@@ -145,3 +145,32 @@ def test_the_operative_configuration_has_a_line_for_each_binding_and_no_longer_o
     config = operative_config()
     assert bindings(config) == {"LInf.epsilon": "0.25"}
     assert max(map(len, config.splitlines())) <= 120
+
+
+@gin.configurable("caller_of_run_directory_test")
+def caller(function, *, later):
+    return later
+
+
+@gin.configurable("callee_of_run_directory_test")
+def callee(size=1, ball=None):
+    return size, ball
+
+
+def test_the_operative_configuration_has_what_references_will_need_and_nothing_else():
+    gin.parse_config("""
+        caller_of_run_directory_test.later = @inner/callee_of_run_directory_test
+        callee_of_run_directory_test.size = 2
+        inner/callee_of_run_directory_test.ball = @LInf()
+        other/callee_of_run_directory_test.size = 3
+        LInf.epsilon = 0.25
+        L2.epsilon = 0.5
+    """)
+    caller(None)
+    found = bindings(operative_config())
+    assert found == {
+        "caller_of_run_directory_test.later": "@inner/callee_of_run_directory_test",
+        "callee_of_run_directory_test.size": "2",
+        "inner/callee_of_run_directory_test.ball": "@LInf()",
+        "LInf.epsilon": "0.25",
+    }

@@ -20,7 +20,7 @@ def read(directory):
 
 @pytest.mark.parametrize(("sizes", "image_shape"), [((1,), (16, 16, 1)), ((1, 8), (64, 48, 3))])
 def test_the_real_protos_read_a_request_for_each_signature_and_batch_size(tmp_path, sizes, image_shape):
-    made = warm_up.requests(image_shape, sizes)
+    made = warm_up.requests(image_shape, sizes, 2**24)
     warm_up.write(str(tmp_path), made)
     logs, counts = read(tmp_path), collections.Counter()
     for log, (signature, inputs) in zip(logs, made):
@@ -42,9 +42,14 @@ def test_the_real_protos_read_a_request_for_each_signature_and_batch_size(tmp_pa
 
 
 def test_files_are_jpeg_and_png_of_another_size_than_the_network():
-    encoded = dict(warm_up.requests((16, 24, 3), (2,)))["encoded"]["encoded"].numpy()
+    encoded = dict(warm_up.requests((16, 24, 3), (2,), 4 * 16 * 24))["encoded"]["encoded"].numpy()
     images = [PIL.Image.open(io.BytesIO(file)) for file in encoded]
     assert [(image.format, image.size) for image in images] == [("JPEG", (48, 32)), ("PNG", (48, 32))]
+
+
+def test_files_are_no_larger_than_is_accepted():
+    encoded = dict(warm_up.requests((16, 24, 3), (1,), 4 * 16 * 24 - 1))["encoded"]["encoded"].numpy()
+    assert PIL.Image.open(io.BytesIO(encoded[0])).size == (24, 16)
 
 
 @pytest.mark.parametrize("sizes", [(), (0,), (1, -1), (1,) * 251])
