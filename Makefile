@@ -4,6 +4,9 @@
 VENV := .venv
 EXTRAS ?= dev,serving
 ARGS ?=
+# Most tests trace graphs, in one thread of Python: files of tests go to a process for each core, of which each takes up to
+# 2 GiB. ARGS="-n0" makes it one, for a debugger.
+PYTEST := $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 
 # The first interpreter that runs and can make an environment (a pyenv shim may be there and not run).
 ifndef PYTHON
@@ -24,14 +27,14 @@ demo: $(VENV)/.complete  ## train, attack and export a small Rob-GAN on the embe
 	$(VENV)/bin/python -m robgan_tf.train --gin_file=gin/digits.gin --run_dir=runs/digits
 
 test: $(VENV)/.complete  ## quick tests
-	$(VENV)/bin/python -m pytest -q -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: $(VENV)/.complete  ## every test
-	$(VENV)/bin/python -m pytest -q $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/.complete  ## the slow tests alone
 	@# pytest leaves with 5 where it selected no test.
-	$(VENV)/bin/python -m pytest -q -m slow --durations=20 $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m slow --durations=20 $(ARGS) || [ $$? -eq 5 ]
 
 lint: $(VENV)/.complete  ## check style and format, change nothing
 	$(VENV)/bin/python -m ruff check .

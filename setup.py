@@ -85,6 +85,7 @@ setup(
             "packaging",  # reads versions and markers in tests/packaging_test.py
             "pre-commit",
             "pytest",
+            "pytest-xdist",  # a process for each core
             "ruff",
             "scipy",  # the oracle of numerical tests
         ],
