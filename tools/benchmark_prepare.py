@@ -8,11 +8,9 @@ begins changes; ratios are taken round by round.
 from __future__ import annotations
 
 import io
-import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import resource
 import tempfile
 import time
@@ -25,6 +23,9 @@ from absl import flags
 
 from robgan_tf import command_line
 from robgan_tf.data import pillow_images
+from robgan_tf.evaluation.provenance import provenance
+from robgan_tf.runtime.machine import machine
+from robgan_tf.runtime.run_directory import write_json
 
 FLAGS = flags.FLAGS
 REQUIRED = 0.8
@@ -84,9 +85,7 @@ def benchmark():
         "source_bytes": sum(image.size for image in images),
         "image_size": FLAGS.image_size,
         "processes": FLAGS.processes,
-        "cores": len(os.sched_getaffinity(0)),
         "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
         "pillow": PIL.__version__,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
@@ -99,7 +98,7 @@ def benchmark():
     print(f"{rates}; prepare / bare {median:.3f} ({low:.3f} .. {high:.3f})", end=" ")
     print(f"(by CPU time {cpu_ratio:.3f}) {'ok' if median >= REQUIRED else 'MISSED'}: at least {REQUIRED}")
     if FLAGS.out:
-        pathlib.Path(FLAGS.out).write_text(json.dumps(report, indent=1) + "\n")
+        write_json(pathlib.Path(FLAGS.out), {**report, "machine": machine(), **provenance()})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ begins changes; ratios are taken round by round, also those of CPU time, which s
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import platform
@@ -25,6 +24,9 @@ from robgan_tf.data import manifest, preprocessing
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.record_stream import Records
 from robgan_tf.data.records import tfrecord_images
+from robgan_tf.evaluation.provenance import provenance
+from robgan_tf.runtime.machine import machine
+from robgan_tf.runtime.run_directory import write_json
 
 FLAGS = flags.FLAGS
 AUGMENT = (preprocessing.random_flip, preprocessing.random_resized_crop)
@@ -258,7 +260,7 @@ def benchmark():
     )
     report["load_average_after"] = os.getloadavg()[0]
     if FLAGS.out:
-        pathlib.Path(FLAGS.out).write_text(json.dumps(report, indent=1) + "\n")
+        write_json(pathlib.Path(FLAGS.out), {**report, "machine": machine(), **provenance()})
 
 
 if __name__ == "__main__":

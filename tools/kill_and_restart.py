@@ -200,7 +200,11 @@ def main(argv):
         "differences": found,
     }
     if FLAGS.out:
-        pathlib.Path(FLAGS.out).write_text(json.dumps(result, indent=1) + "\n")
+        from robgan_tf.evaluation.provenance import provenance
+        from robgan_tf.runtime.machine import machine
+        from robgan_tf.runtime.run_directory import write_json
+
+        write_json(pathlib.Path(FLAGS.out), {**result, "machine": machine(), **provenance()})
     print(f"{len(kills)} kills, {len(found)} differences{': ' + '; '.join(found[:5]) if found else ''}")
     if not FLAGS.scratch:
         shutil.rmtree(scratch)

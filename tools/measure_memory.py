@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 
@@ -24,10 +23,12 @@ import tensorflow as tf
 
 from robgan_tf import experiment as _experiment  # noqa: F401  (makes everything known to gin)
 from robgan_tf import plan
+from robgan_tf.evaluation.provenance import provenance
 from robgan_tf.players.classifiers import ClassBranch
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import Generator
 from robgan_tf.runtime import devices
+from robgan_tf.runtime.machine import machine
 from robgan_tf.runtime.run_directory import write_json
 from robgan_tf.stages.cotraining import CoTraining
 from robgan_tf.stages.finetuning import FineTuning
@@ -148,11 +149,10 @@ def main():
         print(f"| {name} | {' | '.join(f'{value:.0f}' for value in list(row.values())[:-1])} | {row['error']:+.0%} |")
         sys.stdout.flush()
     if FLAGS.out:
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "tensorflow": tf.__version__}
         environment = {
             key: value for key, value in os.environ.items() if key.startswith(("MALLOC_", "TF_ENABLE_", "TF_NUM_"))
         }
-        report = {"machine": machine, "environment": environment, "unit": "MiB", "results": results}
+        report = {"environment": environment, "unit": "MiB", "results": results, "machine": machine(), **provenance()}
         write_json(pathlib.Path(FLAGS.out), report)
 
 

@@ -19,6 +19,8 @@ from absl import app, flags
 
 from robgan_tf import command_line  # noqa: F401, isort: skip  (before TensorFlow, whose log it quiets)
 
+from robgan_tf.evaluation.provenance import provenance
+from robgan_tf.runtime.machine import machine
 from robgan_tf.runtime.run_directory import write_json
 
 FLAGS = flags.FLAGS
@@ -91,7 +93,7 @@ def main(argv):
         }
         columns = ["seconds", "entries of metrics.jsonl", "resident MiB", "open files"]
         report = {"steps": FLAGS.steps, "gin_param": list(params), "growth": result, "columns": columns, "seen": curves}
-        write_json(pathlib.Path(FLAGS.out), report)
+        write_json(pathlib.Path(FLAGS.out), {**report, "machine": machine(), **provenance()})
     for stage, more in result.items():
         print(f"{stage}: memory grew by {more['mebibytes']} MiB and open files by {more['open_files']}")
     sys.exit(any(more["mebibytes"] > FLAGS.most_mebibytes or more["open_files"] > 5 for more in result.values()))
