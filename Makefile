@@ -5,7 +5,7 @@ VENV := .venv
 EXTRAS ?= dev,serving
 ARGS ?=
 # Most tests trace graphs, in one thread of Python: files of tests go to a process for each core, of which each takes up to
-# 2 GiB. ARGS="-n0" makes it one, for a debugger.
+# 3 GiB. ARGS="-n0" makes it one, for a debugger.
 PYTEST := $(VENV)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 
 # The first interpreter that runs and can make an environment (a pyenv shim may be there and not run).
