@@ -127,7 +127,10 @@ def test_a_file_of_images_is_measured_in_place_of_a_run(folder):
         (["--run_dir=runs/x", "--samples=x.npz"], "give --out"),
         (["--run_dir=runs/x", "--out=report"], "--out=report must end in .json"),
         (["--saved_model=x"], "do not go with --generator"),
-        (["--run_dir=runs/x", "--extractor=nowhere"], "nowhere is not an exported model"),
+        (
+            ["--samples=x.npz", "--gin_file=gin/digits.gin", "--out=x.json", "--extractor=nowhere"],
+            "nowhere is not an exported model",
+        ),
     ],
 )
 def test_wrong_flags_of_the_generator_end_with_one_line(folder, arguments, message):
