@@ -18,7 +18,7 @@ _SMALLEST_LOSS = 2.0**-12
 
 
 def magnified(losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns losses [B] whose gradients float16 can hold, and what each was multiplied by; 1 in other precisions.
+    """Returns losses, of any shape, whose gradients float16 can hold, and what each was multiplied by, else 1.
 
     Once a network is sure of an image, the gradient of its cross-entropy is about as small as the loss, and float16
     ends at 6e-8: unscaled, an attack on what the network is surest of would stand still. A factor of about 1 / loss

@@ -83,11 +83,13 @@ class Checkpoints:
             (partial / _CHECKSUMS).write_text(json.dumps(sums))
             for path in partial.iterdir():
                 _flush(path)
-            for path in filter(pathlib.Path.exists, self._damaged):
-                _set_aside(path)
             if final.exists():  # a run that fell back to an earlier one came here again
-                _remove(final)
+                _set_aside(final) if final in self._damaged else _remove(final)
             os.replace(partial, final)
+            for path in self._damaged:
+                if path != final and path.exists():
+                    _set_aside(path)
+            self._damaged = []
             _flush(self.folder)
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(self._why_not_written(step, error)) from error
@@ -121,10 +123,10 @@ class Checkpoints:
             return json.loads((path / "notes.json").read_text())
 
     def _newest_whole(self) -> pathlib.Path | None:
-        damages = {}
+        damages, gone = {}, set()
         while True:
             # Anew after each that is not whole: who trains may have removed it, and written others.
-            left = [path for path in self._paths() if path not in damages]
+            left = [path for path in _paths_in(self.folder) if path not in damages and path not in gone]
             if not left:
                 break
             path = left[-1]
@@ -135,6 +137,8 @@ class Checkpoints:
             if path.exists():
                 damages[path] = damage
                 logging.warning("checkpoint %s is damaged (%s): the one before is used", path, damage)
+            else:
+                gone.add(path)
         if damages:
             raise CheckpointError(
                 f"no checkpoint is whole: {', '.join(f'{path} ({damage})' for path, damage in damages.items())}. Put a "
@@ -142,17 +146,14 @@ class Checkpoints:
             )
         return None
 
-    def _paths(self) -> list[pathlib.Path]:
-        return [self.folder / f"{step:08d}" for step in steps_in(self.folder)]
-
     def _why_not_written(self, step: int, error: Exception) -> str:
         needed = sum(variable.dtype.size * variable.shape.num_elements() for variable in self._variables())
         existing = next(path for path in (self.folder, *self.folder.parents) if path.exists())
         free = shutil.disk_usage(existing).free
         message = f"the checkpoint of step {step} could not be written to {self.folder} "
         message += f"({_reason(error)}). It needs {needed / 2**20:.2f} MiB and {free / 2**20:.2f} MiB are free. "
-        steps = steps_in(self.folder)
-        return message + (f"Those before are whole, the newest is of step {steps[-1]}." if steps else "")
+        newest = newest_whole(self.folder)
+        return message + (f"Those before are whole, the newest is of step {int(newest.name)}." if newest else "")
 
     def _variables(self) -> list[tf.Variable]:
         found = []
@@ -165,6 +166,15 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     """Returns the steps of the complete checkpoints in a folder, in rising order."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return sorted(int(name) for name in names if name.isdigit())
+
+
+def newest_whole(folder: pathlib.Path) -> pathlib.Path | None:
+    """Returns the newest checkpoint in a folder whose checksums are right, or None."""
+    return next((path for path in reversed(_paths_in(folder)) if _damage(path) is None), None)
+
+
+def _paths_in(folder: pathlib.Path) -> list[pathlib.Path]:
+    return [folder / f"{step:08d}" for step in steps_in(folder)]
 
 
 def clear_strays(folder: pathlib.Path):

@@ -13,7 +13,7 @@ import time
 import gin
 from absl import logging
 
-from robgan_tf.runtime.checkpoints import clear_strays, steps_in
+from robgan_tf.runtime.checkpoints import clear_strays, newest_whole
 from robgan_tf.runtime.events import tidy_events
 from robgan_tf.runtime.workers import Workers
 
@@ -206,12 +206,8 @@ class RunDirectory:
         return records
 
     def last_checkpoint(self) -> pathlib.Path | None:
-        """Returns the newest checkpoint of the stage that got furthest, or None."""
-        for stage in ("finetuning", "cotraining"):
-            steps = steps_in(self.checkpoints(stage))
-            if steps:
-                return self.checkpoints(stage) / f"{steps[-1]:08d}"
-        return None
+        """Returns the newest whole checkpoint of the stage that got furthest, or None."""
+        return newest_whole(self.checkpoints("finetuning")) or newest_whole(self.checkpoints("cotraining"))
 
 
 def write_text(path: pathlib.Path, text: str):
@@ -231,20 +227,25 @@ def operative_config() -> str:
     """Returns all of gin's bindings that were used, or will be where what they refer to is called, a line each."""
     config = gin.operative_config_str(max_line_length=10**6)
     used, bound = bindings(config), bindings(gin.config_str(max_line_length=10**6))
-    # `@name` is called in the course of a run, and `@name()` was when its value was needed.
+    # `@name` is called in the course of a run, and `@name()` was when its value was needed. A macro is `%name`.
     later, seen = {}, set()
-    references = [one for value in used.values() for one in re.findall(r"@([\w./]+)(?!\(|[\w./])", value)]
+    references = [one for value in used.values() for one in re.findall(r"@[\w./]+(?!\(|[\w./])", value)]
     while references:
-        scoped = references.pop()
-        if scoped in seen:
+        reference = references.pop()
+        if reference in seen:
             continue
-        seen.add(scoped)
-        *scopes, name = scoped.split("/")
+        seen.add(reference)
+        *scopes, name = reference[1:].split("/")
+        name = name.rpartition(".")[2]  # which gin lets stand behind the module's
         # Bindings of outer scopes hold in inner ones.
         owners = ["/".join([*scopes[:depth], name]) for depth in range(len(scopes) + 1)]
-        found = {one: value for one, value in bound.items() if one.rpartition(".")[0] in owners and one not in used}
+        found = {
+            one: value
+            for one, value in bound.items()
+            if one not in used and (one == name if reference[0] == "%" else one.rpartition(".")[0] in owners)
+        }
         later.update(found)
-        references += [one for value in found.values() for one in re.findall(r"@([\w./]+)", value)]
+        references += [one for value in found.values() for one in re.findall(r"[@%][\w./]+", value)]
     if later:
         config += "\n# Parameters of what was not called yet:\n"
         config += "".join(f"{name} = {later[name]}\n" for name in sorted(later))

@@ -82,8 +82,19 @@ def test_a_damaged_newest_is_named_and_the_one_before_is_used(saved, caplog, dam
     # Whoever only reads leaves it alone; it is set aside and not deleted when the run comes by again.
     assert checkpoints.steps == [1, 2, 3]
     checkpoints.save(3)
-    assert (checkpoints.folder / "00000003.damaged").is_dir()
+    aside = checkpoints.folder / "00000003.damaged"
+    assert aside.is_dir()
     assert checkpoints.restore() == {} and checkpoints.steps == [1, 2, 3]
+    content = {path.name: path.read_bytes() for path in aside.iterdir()}
+    checkpoints.save(4)
+    assert checkpoints.steps == [2, 3, 4]
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == content
+
+
+def test_what_is_no_checkpoint_any_more_is_passed_by(saved):
+    checkpoints, _ = saved
+    (checkpoints.folder / "00000009").symlink_to(checkpoints.folder / "nowhere")
+    assert checkpoints.restore() == {"noted": 3}
 
 
 def test_a_checkpoint_that_the_trainer_removes_while_it_is_read_is_not_damaged(saved, monkeypatch, caplog):

@@ -88,13 +88,15 @@ def test_intervals_of_metrics_and_checkpoints_and_the_export_may_change():
     assert config_differences("Foo.size = 3", "ExportOptions.xla = True\nFoo.size = 3") == []
 
 
-def test_the_last_checkpoint_is_the_newest_of_the_last_stage(tmp_path):
+def test_the_last_checkpoint_is_the_newest_whole_one_of_the_last_stage(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.last_checkpoint() is None
     Checkpoints(run.checkpoints("cotraining"), {"variable": tf.Variable(1.0)}).save(5)
     assert run.last_checkpoint() == run.checkpoints("cotraining") / "00000005"
     Checkpoints(run.checkpoints("finetuning"), {"variable": tf.Variable(1.0)}).save(2)
     assert run.last_checkpoint() == run.checkpoints("finetuning") / "00000002"
+    (run.checkpoints("finetuning") / "00000002" / "notes.json").unlink()
+    assert run.last_checkpoint() == run.checkpoints("cotraining") / "00000005"
 
 
 def test_a_run_that_another_process_works_in_is_refused_with_its_owner(tmp_path):
@@ -160,7 +162,10 @@ def callee(size=1, ball=None):
 def test_the_operative_configuration_has_what_references_will_need_and_nothing_else():
     gin.parse_config("""
         caller_of_run_directory_test.later = @inner/callee_of_run_directory_test
-        callee_of_run_directory_test.size = 2
+        callee_of_run_directory_test.size = %a_macro
+        a_macro = %another_macro
+        another_macro = 2
+        unused_macro = 3
         inner/callee_of_run_directory_test.ball = @LInf()
         other/callee_of_run_directory_test.size = 3
         LInf.epsilon = 0.25
@@ -170,7 +175,9 @@ def test_the_operative_configuration_has_what_references_will_need_and_nothing_e
     found = bindings(operative_config())
     assert found == {
         "caller_of_run_directory_test.later": "@inner/callee_of_run_directory_test",
-        "callee_of_run_directory_test.size": "2",
+        "callee_of_run_directory_test.size": "%a_macro",
+        "a_macro": "%another_macro",
+        "another_macro": "2",
         "inner/callee_of_run_directory_test.ball": "@LInf()",
         "LInf.epsilon": "0.25",
     }
