@@ -129,6 +129,8 @@ class Experiment:
             training_curves is not None and finetuning is None,
             "Experiment.training_curves are taken in fine-tuning: set Experiment.finetuning too, or them to None.",
         )
+        if problems.found:  # there are no stages then, whatever else is wrong with them
+            cotraining = finetuning = training_curves = generation_scores = None
         check(
             min(validate_every, sample_every) < 1,
             f"Experiment.validate_every and Experiment.sample_every are steps, 1 or more; got {validate_every} and "
@@ -138,8 +140,6 @@ class Experiment:
             cotraining_noise < 0,
             f"Experiment.cotraining_noise is a width on [-1, 1] and must be 0 or more, got {cotraining_noise}.",
         )
-        if problems.found:  # there are no stages then, whatever else is wrong with them
-            cotraining = finetuning = training_curves = generation_scores = None
         self.seed = seed
         self.augment = augment
         self.cotraining_noise = cotraining_noise

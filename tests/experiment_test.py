@@ -388,6 +388,13 @@ def test_what_does_not_fit_the_classifier_ends_with_one_line_and_status_2(make_e
         assert len(lines) == 1 and re.search(message, lines[0]), lines
 
 
+def test_a_wrong_number_does_not_hide_what_is_wrong_with_a_stage(make_experiment, capsys):
+    with pytest.raises(SystemExit):
+        make_experiment("Experiment.cotraining_noise = -1.0", "CoTraining.epochs = 0")
+    noise, epochs = capsys.readouterr().err.splitlines()
+    assert "cotraining_noise" in noise and "CoTraining.epochs" in epochs
+
+
 def test_what_is_called_later_is_part_of_what_a_run_was_made_with(make_experiment, tmp_path):
     """Augmentations are called by the data pipeline, the Inception network when the generator is measured."""
     params = ["pad_and_crop.padding = 3", "inception.directory = 'somewhere'"]

@@ -83,7 +83,7 @@ class Robustness:
         test: by seed and epsilon, [S, E].
         train: on training images, [S, E].
         lipschitz: mean local Lipschitz value by split, by seed.
-        reference_epsilon: the largest of the radii within the ball of the training.
+        reference_epsilon: the largest of the radii within the own ball of the evaluation's attack.
     """
 
     epsilons: list[float]
