@@ -9,15 +9,15 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
-    "Attacker": "robgan_tf.players.attacker",
-    "LInf": "robgan_tf.players.threat_model",
-    "L2": "robgan_tf.players.threat_model",
+    "Attacker": "robgan_tf.players.attacker.pgd",
+    "LInf": "robgan_tf.players.attacker.threat_model",
+    "L2": "robgan_tf.players.attacker.threat_model",
     "Generator": "robgan_tf.players.generator",
     "Discriminator": "robgan_tf.players.discriminator",
-    "CoTraining": "robgan_tf.stages.cotraining",
-    "FineTuning": "robgan_tf.stages.finetuning",
-    "Experiment": "robgan_tf.experiment",
-    "Withstands": "robgan_tf.evaluation.withstands",
+    "CoTraining": "robgan_tf.training.cotraining",
+    "FineTuning": "robgan_tf.training.finetuning",
+    "Experiment": "robgan_tf.experiment.build",
+    "Withstands": "robgan_tf.players.attacker.attacked_classifier",
     "load_classifier": "robgan_tf.serving.saved_model",
 }
 __all__ = ["__version__", *_HOME]

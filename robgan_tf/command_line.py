@@ -80,7 +80,7 @@ def build_experiment(files, params):
     """
     import gin
 
-    from robgan_tf.experiment import Experiment
+    from robgan_tf.experiment.build import Experiment
 
     for file in files:
         if not os.path.isfile(file):
@@ -101,7 +101,7 @@ def build_experiment(files, params):
 
 def open_run():
     """Returns experiment and folder of the run that --run_dir names, in its own configuration."""
-    from robgan_tf.runtime.run_directory import RunDirectory
+    from robgan_tf.run.directory import RunDirectory
 
     if not FLAGS.run_dir:
         fail("--run_dir is missing, e.g. --run_dir=runs/digits")

@@ -51,10 +51,10 @@ def evaluate_generator():
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"
         )
-    from robgan_tf.evaluation.extractors import classifier_extractor
-    from robgan_tf.pages.run_report import update_run_report
-    from robgan_tf.runtime.events import write_generation
-    from robgan_tf.runtime.run_directory import RunDirectory, write_json
+    from robgan_tf.generation.extractors import classifier_extractor
+    from robgan_tf.pages.run_page import update_run_report
+    from robgan_tf.run.directory import RunDirectory, write_json
+    from robgan_tf.run.tensorboard import write_generation
 
     if FLAGS.run_dir is not None:
         experiment, run_directory = command_line.open_run()
@@ -82,8 +82,8 @@ def evaluate_classifier():
         )
     if FLAGS.saved_model is not None and not FLAGS.gin_file:
         command_line.fail("--saved_model needs --gin_file, for the data and the attack")
-    from robgan_tf.pages.run_report import update_run_report
-    from robgan_tf.runtime.events import write_evaluation
+    from robgan_tf.pages.run_page import update_run_report
+    from robgan_tf.run.tensorboard import write_evaluation
     from robgan_tf.serving.loading import load_logits
 
     if FLAGS.run_dir is not None:

@@ -11,8 +11,8 @@ FLAGS = flags.FLAGS
 
 def report():
     """Writes the report of the run that the flags name."""
-    from robgan_tf.pages.run_report import write_run_report
-    from robgan_tf.runtime.run_directory import RunDirectory
+    from robgan_tf.pages.run_page import write_run_report
+    from robgan_tf.run.directory import RunDirectory
 
     if not FLAGS.run_dir:
         command_line.fail("--run_dir is missing, e.g. --run_dir=runs/digits")

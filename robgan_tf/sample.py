@@ -59,7 +59,8 @@ def sample():
 
 
 def _generated(experiment, run_directory, labels):
-    from robgan_tf.stages import pictures, samples
+    from robgan_tf.players import pictures
+    from robgan_tf.training import samples
 
     generator, names = experiment.restore_generator(run_directory), experiment.data.class_names
     labels = labels or samples.shown_labels(len(names)).tolist()
@@ -76,7 +77,7 @@ def _generated(experiment, run_directory, labels):
 
 
 def _samples(experiment, run_directory, labels):
-    from robgan_tf.stages.generated import write_samples
+    from robgan_tf.training.generated import write_samples
 
     write_samples(experiment.restore_generator(run_directory), FLAGS.out, FLAGS.count, FLAGS.seed)
 
@@ -84,7 +85,7 @@ def _samples(experiment, run_directory, labels):
 def _attack(experiment, run_directory, labels):
     import numpy as np
 
-    from robgan_tf.evaluation.pairs import attack_pairs
+    from robgan_tf.robustness.pairs import attack_pairs
 
     classifier, test = experiment.restore_classifier(run_directory), experiment.data.test
     if labels:

@@ -27,10 +27,10 @@ def train():
     profile_steps = _profile_steps()
     if FLAGS.dry_run and os.environ.pop("TF_CONFIG", None):
         print("The dry run is of one machine alone; TF_CONFIG is ignored.")
-    from robgan_tf.runtime.signals import StopSignals
+    from robgan_tf.run.signals import StopSignals
 
     signals = StopSignals()  # before TensorFlow is imported, and starts its threads
-    from robgan_tf.runtime import workers
+    from robgan_tf.run import workers
 
     with workers.rejoining([sys.executable, "-m", "robgan_tf.train", *sys.argv[1:]]):
         _train(signals, profile_steps)
@@ -49,13 +49,13 @@ def _profile_steps() -> tuple[int, int] | None:
 
 
 def _train(signals, profile_steps):
-    from robgan_tf.description import summary
-    from robgan_tf.experiment import NotTrainedError
-    from robgan_tf.runtime.checkpoints import CheckpointError
-    from robgan_tf.runtime.loop import Stopped
-    from robgan_tf.runtime.monitoring import NonFiniteLossError
-    from robgan_tf.runtime.run_directory import RunDirectory, operative_config
-    from robgan_tf.runtime.workers import LOST
+    from robgan_tf.experiment.build import NotTrainedError
+    from robgan_tf.experiment.describe import summary
+    from robgan_tf.run.checkpoints import CheckpointError
+    from robgan_tf.run.directory import RunDirectory, operative_config
+    from robgan_tf.run.workers import LOST
+    from robgan_tf.training.loop import Stopped
+    from robgan_tf.training.monitoring import NonFiniteLossError
 
     experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
     stages = tuple(FLAGS.stages) or experiment.stages
@@ -68,7 +68,7 @@ def _train(signals, profile_steps):
     names = [os.path.splitext(os.path.basename(file))[0] for file in FLAGS.gin_file]
     run_dir = FLAGS.run_dir or os.path.join("runs", "_".join(names))
     if FLAGS.dry_run:
-        from robgan_tf import plan
+        from robgan_tf.experiment import dry_run as plan
 
         print(operative_config())
         for line in plan.report(experiment, run_dir):

@@ -5,22 +5,22 @@ import pathlib
 import gin
 import numpy as np
 import pytest
-from tensorflow import keras
 
 from robgan_tf.data.datasets import Examples, ImageData
-from robgan_tf.evaluation.robustness import RobustnessEvaluation
-from robgan_tf.experiment import Experiment
+from robgan_tf.experiment.build import Experiment
+from robgan_tf.keras2 import keras
 from robgan_tf.losses import (
     SplitAsCode,
     ac_gan_discriminator_loss,
     projection_discriminator_loss,
     split_discriminator_loss,
 )
-from robgan_tf.players.preact_resnet import PreActResNet18
-from robgan_tf.players.threat_model import L2, LInf, epsilon_255
-from robgan_tf.players.vgg import VGG16
-from robgan_tf.stages.generated import FromFile, FromGenerator
-from robgan_tf.stages.objectives import Adversarial, LipschitzRegularised, Trades
+from robgan_tf.players.attacker.threat_model import L2, LInf, epsilon_255
+from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
+from robgan_tf.players.classifiers.vgg import VGG16
+from robgan_tf.robustness.evaluation import RobustnessEvaluation
+from robgan_tf.training.generated import FromFile, FromGenerator
+from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Trades
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
 FRAGMENTS = {"robgan", "paper", "imagenet"}  # included by others, no configurations by themselves

@@ -7,7 +7,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # before TensorFlow is imported
 import gin
 import pytest
 import tensorflow as tf
-from tensorflow import keras
+
+from robgan_tf.keras2 import keras
 
 # Two logical devices, for the tests of several replicas. Only possible before TensorFlow has made its first tensor.
 tf.config.set_logical_device_configuration(
@@ -39,7 +40,7 @@ def data_dir():
 @pytest.fixture(scope="session")
 def two_replicas():
     """A strategy of two replicas, on the two logical devices."""
-    from robgan_tf.runtime.devices import mirrored
+    from robgan_tf.run.devices import mirrored
 
     return mirrored(("CPU:0", "CPU:1"))
 

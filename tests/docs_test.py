@@ -74,7 +74,7 @@ def test_there_are_commands_to_check():
 )
 def test_commands_name_scripts_flags_and_configurations_that_exist(page, script, arguments):
     assert (ROOT / script).is_file()
-    from robgan_tf import experiment  # noqa: F401 - makes everything known to gin
+    from robgan_tf.experiment import build as experiment  # noqa: F401 - makes everything known to gin
 
     for argument in arguments:
         name, _, value = argument[2:].partition("=")
@@ -89,7 +89,7 @@ def test_commands_name_scripts_flags_and_configurations_that_exist(page, script,
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_bindings_that_are_named_exist(page):
-    from robgan_tf import experiment  # noqa: F401 - makes everything known to gin
+    from robgan_tf.experiment import build as experiment  # noqa: F401 - makes everything known to gin
 
     spans = code(page.read_text(encoding="utf-8"))
     bindings = [span for span in spans if re.fullmatch(r"(\w+/)?[A-Z]\w+\.\w+ = [^#]+", span)]

@@ -101,7 +101,7 @@ def test_the_same_command_again_does_nothing(run, flags):
 
 
 def test_the_export_answers_in_a_process_without_the_package(run, tmp_path):
-    from robgan_tf.data import tfds_images
+    from robgan_tf.data.sources import tfds_images
 
     images = tfds_images.digits(data_dir=str(run.parent / "tfds")).test.images[:8]
     np.save(tmp_path / "images.npy", images)

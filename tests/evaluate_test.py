@@ -11,7 +11,7 @@ import pytest
 import sklearn.linear_model
 import tensorflow as tf
 
-from robgan_tf.data import tfds_images
+from robgan_tf.data.sources import tfds_images
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import losses
-from robgan_tf.attack_losses import margin_loss
 from robgan_tf.losses import AcGanAsCode, SplitAsCode, Weights
+from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.discriminator import Verdict
 
 LABELS, FAKE_LABELS = np.array([0, 2, 1]), np.array([1, 1, 0])

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robgan_tf.runtime.checkpoints import steps_in
-from robgan_tf.runtime.monitoring import NOT_REPEATABLE
+from robgan_tf.run.checkpoints import steps_in
+from robgan_tf.training.monitoring import NOT_REPEATABLE
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Ten steps of co-training and twelve of fine-tuning with gradients as they are: Adam would blow up rounding (see

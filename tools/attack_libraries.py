@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
-from robgan_tf.evaluation.attacks import PGD
-from robgan_tf.evaluation.withstands import Withstands
-from robgan_tf.players.attacker import Attacker
-from robgan_tf.players.threat_model import PIXEL_RANGE, LInf
+from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacks import PGD
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,8 +35,8 @@ from benchmarks.training import (
     measure_watching,
 )
 
-from robgan_tf.runtime import devices
-from robgan_tf.runtime.run_directory import write_json
+from robgan_tf.run import devices
+from robgan_tf.run.directory import write_json
 
 FLAGS = flags.FLAGS
 MEASURES = {

@@ -22,10 +22,10 @@ import prepare_imagenet
 from absl import flags
 
 from robgan_tf import command_line
-from robgan_tf.data import pillow_images
-from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.runtime.machine import machine
-from robgan_tf.runtime.run_directory import write_json
+from robgan_tf.data.sources import pillow_images
+from robgan_tf.run.directory import write_json
+from robgan_tf.run.machine import machine
+from robgan_tf.run.provenance import provenance
 
 FLAGS = flags.FLAGS
 REQUIRED = 0.8

@@ -20,13 +20,14 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 
 import tensorflow as tf
 
-from robgan_tf.data import manifest, preprocessing
+from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
-from robgan_tf.data.record_stream import Records
-from robgan_tf.data.records import tfrecord_images
-from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.runtime.machine import machine
-from robgan_tf.runtime.run_directory import write_json
+from robgan_tf.data.sources import manifest
+from robgan_tf.data.sources.record_stream import Records
+from robgan_tf.data.sources.records import tfrecord_images
+from robgan_tf.run.directory import write_json
+from robgan_tf.run.machine import machine
+from robgan_tf.run.provenance import provenance
 
 FLAGS = flags.FLAGS
 AUGMENT = (preprocessing.random_flip, preprocessing.random_resized_crop)

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable, Iterator
 import tqdm
 from image_sources import Image, some
 
-from robgan_tf.data import manifest
-from robgan_tf.data.manifest import Shard
+from robgan_tf.data.sources import manifest
+from robgan_tf.data.sources.manifest import Shard
 
 PROGRESS = ".progress"
 _CHUNK = 32  # images that a worker takes at once

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from robgan_tf.data import pillow_images
+from robgan_tf.data.sources import pillow_images
 
 TRAIN, TEST = "train", "test"
 
@@ -168,7 +168,7 @@ class TfdsSet:
     def __init__(self, name: str, data_dir: str | None, test_split: str | None = None):
         import tensorflow_datasets as tfds  # here, and TensorFlow below: worker processes import this module too
 
-        from robgan_tf.data.digits import is_prepared
+        from robgan_tf.data.sources.digits import is_prepared
 
         try:
             builder = tfds.builder(name, data_dir=data_dir and os.path.expanduser(data_dir))

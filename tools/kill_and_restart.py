@@ -119,7 +119,7 @@ def disturbed(run_dir: pathlib.Path, log, first: float, whole: float) -> list[di
 
 
 def lines(run_dir: pathlib.Path) -> list[dict]:
-    from robgan_tf.runtime.monitoring import NOT_REPEATABLE
+    from robgan_tf.training.monitoring import NOT_REPEATABLE
 
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     records.sort(key=lambda record: (record["stage"], record["step"]))
@@ -200,9 +200,9 @@ def main(argv):
         "differences": found,
     }
     if FLAGS.out:
-        from robgan_tf.evaluation.provenance import provenance
-        from robgan_tf.runtime.machine import machine
-        from robgan_tf.runtime.run_directory import write_json
+        from robgan_tf.run.directory import write_json
+        from robgan_tf.run.machine import machine
+        from robgan_tf.run.provenance import provenance
 
         write_json(pathlib.Path(FLAGS.out), {**result, "machine": machine(), **provenance()})
     print(f"{len(kills)} kills, {len(found)} differences{': ' + '; '.join(found[:5]) if found else ''}")

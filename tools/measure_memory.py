@@ -21,18 +21,18 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 import gin
 import tensorflow as tf
 
-from robgan_tf import experiment as _experiment  # noqa: F401  (makes everything known to gin)
-from robgan_tf import plan
-from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.players.classifiers import ClassBranch
+from robgan_tf.experiment import build as _experiment  # noqa: F401  (makes everything known to gin)
+from robgan_tf.experiment import dry_run as plan
+from robgan_tf.players.classifiers.class_branch import ClassBranch
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import Generator
-from robgan_tf.runtime import devices
-from robgan_tf.runtime.machine import machine
-from robgan_tf.runtime.run_directory import write_json
-from robgan_tf.stages.cotraining import CoTraining
-from robgan_tf.stages.finetuning import FineTuning
-from robgan_tf.stages.generated import FromGenerator
+from robgan_tf.run import devices
+from robgan_tf.run.directory import write_json
+from robgan_tf.run.machine import machine
+from robgan_tf.run.provenance import provenance
+from robgan_tf.training.cotraining import CoTraining
+from robgan_tf.training.finetuning import FineTuning
+from robgan_tf.training.generated import FromGenerator
 
 FLAGS = flags.FLAGS
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]

@@ -19,9 +19,9 @@ from absl import app, flags
 
 from robgan_tf import command_line  # noqa: F401, isort: skip  (before TensorFlow, whose log it quiets)
 
-from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.runtime.machine import machine
-from robgan_tf.runtime.run_directory import write_json
+from robgan_tf.run.directory import write_json
+from robgan_tf.run.machine import machine
+from robgan_tf.run.provenance import provenance
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("steps", 5000, "Training steps, half of them of each stage.", lower_bound=100)

@@ -4,7 +4,8 @@
 
 The default is the paper's ImageNet-143: classes 151 to 293, images with a side under 256 px left out. What is written
 is a function of the source's listing and the settings alone: byte for byte the same whatever --processes, and however
-often it was interrupted; the same command goes on where it stopped. `robgan_tf.data.manifest` describes the result.
+often it was interrupted; the same command goes on where it stopped. `robgan_tf.data.sources.manifest`
+describes the result.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from image_shards import PROGRESS, Finished, Part, progress_bar, write_json, wri
 from image_sources import TEST, TRAIN, some
 
 from robgan_tf import command_line
-from robgan_tf.data import manifest as _manifest
-from robgan_tf.data import pillow_images
-from robgan_tf.data.manifest import SPLITS, Manifest, Split
+from robgan_tf.data.sources import manifest as _manifest
+from robgan_tf.data.sources import pillow_images
+from robgan_tf.data.sources.manifest import SPLITS, Manifest, Split
 
 # No TensorFlow here: every worker process imports this file again.
 

@@ -7,7 +7,8 @@ output NaN) for a channel that varies little around a large mean, and takes abou
 from __future__ import annotations
 
 import tensorflow as tf
-from tensorflow import keras
+
+from robgan_tf.keras2 import keras
 
 # Of the authors' networks (Chainer's defaults): 2e-5, and 0.9 is the weight of the OLD running average.
 EPSILON = 2e-5

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Callable
 
 import tensorflow as tf
-from tensorflow import keras
+
+from robgan_tf.keras2 import keras
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:

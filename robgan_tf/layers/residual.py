@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Callable
 
 import tensorflow as tf
-from tensorflow import keras
 
+from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import ConditionalBatchNorm
 from robgan_tf.layers.convolution import (
     Conv2D,

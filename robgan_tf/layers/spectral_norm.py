@@ -20,8 +20,8 @@ from collections.abc import Iterable
 from typing import Callable
 
 import tensorflow as tf
-from tensorflow import keras
 
+from robgan_tf.keras2 import keras
 from robgan_tf.layers.convolution import convolve
 
 # Smaller norms are taken for zero, so that an all-zero kernel gives zero and not NaN. (l2_normalize wants its square.)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import gin
 import numpy as np
 import tensorflow as tf
-from tensorflow import keras
 
+from robgan_tf.keras2 import keras
 from robgan_tf.layers.convolution import Conv2D
 from robgan_tf.layers.residual import DiscriminatorBlock, glorot_uniform
 from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, SpectralNormLayer, kernels_held

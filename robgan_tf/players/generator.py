@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import gin
 import tensorflow as tf
-from tensorflow import keras
 
+from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.convolution import Conv2D, convolve_to_image
 from robgan_tf.layers.residual import GeneratorBlock, glorot_uniform

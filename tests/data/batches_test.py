@@ -8,8 +8,8 @@ import tensorflow as tf
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import evaluation_batches, training_batches
 from robgan_tf.data.datasets import Examples
-from robgan_tf.data.image_files import ImageFiles
-from robgan_tf.data.records import tfrecord_images
+from robgan_tf.data.sources.image_files import ImageFiles
+from robgan_tf.data.sources.records import tfrecord_images
 
 AUGMENT = (preprocessing.pad_and_crop, preprocessing.random_flip, preprocessing.random_resized_crop)
 KINDS = ("examples", "records", "files")

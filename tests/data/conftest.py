@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from robgan_tf.data import manifest as _manifest
+from robgan_tf.data.sources import manifest as _manifest
 
 
 def record(encoded, label, name=b""):

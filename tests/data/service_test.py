@@ -13,8 +13,8 @@ import tensorflow as tf
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.datasets import Examples
-from robgan_tf.data.records import tfrecord_images
 from robgan_tf.data.service import served_batches
+from robgan_tf.data.sources.records import tfrecord_images
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 

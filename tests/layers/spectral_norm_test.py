@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow import keras
 
+from robgan_tf.keras2 import keras
 from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, kernels_held
 
 # Of each layer: how to make it, what it is built for, the matrix that its kernel is, and an input.

@@ -14,8 +14,8 @@ import urllib.request
 import pytest
 import tensorflow as tf
 
-from robgan_tf.pages.run_report import write_run_report
-from robgan_tf.runtime.events import write_evaluation, write_run, write_scalars
+from robgan_tf.pages.run_page import write_run_report
+from robgan_tf.run.tensorboard import write_evaluation, write_run, write_scalars
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [

@@ -5,7 +5,7 @@ import json
 import PIL.Image
 import pytest
 
-from robgan_tf.runtime.run_directory import RunDirectory
+from robgan_tf.run.directory import RunDirectory
 
 ROBUSTNESS = {
     "dataset": "digits",

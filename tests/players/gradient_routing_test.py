@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow import keras
 
 from robgan_tf import losses
+from robgan_tf.keras2 import keras
 from robgan_tf.losses import Weights
-from robgan_tf.stages.cotraining import CoTraining
+from robgan_tf.training.cotraining import CoTraining
 
 # Nothing but the terms on generated images.
 FAKE_ALONE = Weights(real=0, real_class=0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow import keras
 
+from robgan_tf.keras2 import keras
 from robgan_tf.serving.loading import load_logits
 
 IMAGES = np.random.default_rng(0).uniform(-1, 1, [5, 4, 4, 1]).astype(np.float32)

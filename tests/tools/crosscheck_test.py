@@ -17,9 +17,9 @@ import attack_libraries  # noqa: E402
 import crosscheck  # noqa: E402
 
 from robgan_tf.data.datasets import Examples  # noqa: E402
-from robgan_tf.evaluation.attacks import PGD  # noqa: E402
-from robgan_tf.players.attacker import Attacker  # noqa: E402
-from robgan_tf.players.threat_model import LInf  # noqa: E402
+from robgan_tf.players.attacker.attacks import PGD  # noqa: E402
+from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
+from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
 from robgan_tf.serving.saved_model import export_classifier  # noqa: E402
 
 EPSILON = 0.3

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 
-from robgan_tf.runtime.workers import cluster_size
+from robgan_tf.run.workers import cluster_size
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tools" / "distributed"

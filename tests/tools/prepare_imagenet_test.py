@@ -22,9 +22,9 @@ sys.path.insert(0, str(TOOLS))  # the tools are scripts, not a package; worker p
 import image_sources  # noqa: E402
 import prepare_imagenet  # noqa: E402
 
-from robgan_tf.data import pillow_images  # noqa: E402
-from robgan_tf.data.digits import prepared_digits  # noqa: E402
-from robgan_tf.data.manifest import Manifest  # noqa: E402
+from robgan_tf.data.sources import pillow_images  # noqa: E402
+from robgan_tf.data.sources.digits import prepared_digits  # noqa: E402
+from robgan_tf.data.sources.manifest import Manifest  # noqa: E402
 
 CLASSES = ("n01", "n02", "n03")
 

@@ -32,7 +32,7 @@ def described(experiment, data, scale, root, seeds=(0,), params=()):
 
 @pytest.mark.parametrize(("experiment", "data", "scale"), ALL)
 def test_every_description_is_a_configuration_that_gin_knows(experiment, data, scale, tmp_path, monkeypatch):
-    from robgan_tf import experiment as _  # noqa: F401 - makes everything known to gin
+    from robgan_tf.experiment import build as _  # noqa: F401 - makes everything known to gin
 
     monkeypatch.chdir(ROOT)
     for run in described(experiment, data, scale, tmp_path):

@@ -17,16 +17,16 @@ sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
 
 from benchmarks.torch_baseline import Peer  # noqa: E402
 
-from robgan_tf.evaluation.attacks import PGD  # noqa: E402
 from robgan_tf.losses import SplitAsCode, split  # noqa: E402
-from robgan_tf.players.attacker import Attacker  # noqa: E402
+from robgan_tf.players.attacker.attacks import PGD  # noqa: E402
+from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
+from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
 from robgan_tf.players.discriminator import Discriminator  # noqa: E402
 from robgan_tf.players.generator import Generator  # noqa: E402
-from robgan_tf.players.threat_model import LInf  # noqa: E402
-from robgan_tf.runtime import devices  # noqa: E402
-from robgan_tf.stages import optimization  # noqa: E402
-from robgan_tf.stages.cotraining import CoTraining  # noqa: E402
-from robgan_tf.stages.randomness import generator_inputs, step_seeds  # noqa: E402
+from robgan_tf.run import devices  # noqa: E402
+from robgan_tf.training import optimization  # noqa: E402
+from robgan_tf.training.cotraining import CoTraining  # noqa: E402
+from robgan_tf.training.randomness import generator_inputs, step_seeds  # noqa: E402
 
 NETWORKS = sorted(path.stem for path in (ROOT / "gin/networks").glob("*.gin"))
 SIDES = {"16px": 16, "64px": 64, "128px_143": 128, "128px_1000": 128}

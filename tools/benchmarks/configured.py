@@ -11,11 +11,11 @@ from absl import flags
 
 from benchmarks.peers import EPSILON, LEARNING_RATE
 from robgan_tf import command_line
-from robgan_tf import experiment as _experiment  # noqa: F401  (makes everything known to gin)
+from robgan_tf.experiment import build as _experiment  # noqa: F401  (makes everything known to gin)
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import BOTTOM, Generator
-from robgan_tf.runtime import devices
-from robgan_tf.stages.cotraining import CoTraining
+from robgan_tf.run import devices
+from robgan_tf.training.cotraining import CoTraining
 
 FLAGS = flags.FLAGS
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]

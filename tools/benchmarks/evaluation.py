@@ -15,9 +15,9 @@ from benchmarks.machine import is_there
 from benchmarks.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
 from benchmarks.timing import Series
 from robgan_tf import command_line
-from robgan_tf.evaluation.attacks import PGD
-from robgan_tf.players.attacker import Attacker
-from robgan_tf.players.threat_model import LInf
+from robgan_tf.players.attacker.attacks import PGD
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.serving.loading import load_logits
 
 FLAGS = flags.FLAGS

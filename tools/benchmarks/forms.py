@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 from absl import flags
-from tensorflow import keras
 
 from benchmarks.configured import build_stage, configure_by_flags, random_batch
 from benchmarks.timing import Series, alternate, timed
+from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import EPSILON, ConditionalBatchNorm
 from robgan_tf.layers.convolution import (
     convolve,
@@ -21,7 +21,7 @@ from robgan_tf.layers.convolution import (
     upsample,
     upsample_and_convolve,
 )
-from robgan_tf.runtime import devices
+from robgan_tf.run import devices
 
 FLAGS = flags.FLAGS
 CLASSES = 10

@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
-from robgan_tf.evaluation.attacks import PGD
-from robgan_tf.players.attacker import Attacker
-from robgan_tf.players.threat_model import LInf
-from robgan_tf.stages.cotraining import CoTraining
+from robgan_tf.players.attacker.attacks import PGD
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import LInf
+from robgan_tf.training.cotraining import CoTraining
 
 
 def our_parts(stage: CoTraining, images: np.ndarray, labels: np.ndarray) -> dict[str, Callable[[], object]]:

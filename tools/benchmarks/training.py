@@ -16,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from tensorflow import keras
 
 from benchmarks.configured import build_stage, configure_by_flags, random_batch
 from benchmarks.machine import machine
@@ -24,15 +23,16 @@ from benchmarks.timing import Series, alternate, timed
 from robgan_tf import command_line
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
-from robgan_tf.data.tfds_images import digits, tfds_images
-from robgan_tf.runtime import devices
-from robgan_tf.runtime.checkpoints import Checkpoints
-from robgan_tf.runtime.loop import TrainingLoop
-from robgan_tf.runtime.monitoring import MetricsLog
-from robgan_tf.runtime.run_directory import RunDirectory
-from robgan_tf.stages.cotraining import CoTraining
-from robgan_tf.stages.optimization import apply_gradients, scaled
-from robgan_tf.stages.randomness import step_seeds
+from robgan_tf.data.sources.tfds_images import digits, tfds_images
+from robgan_tf.keras2 import keras
+from robgan_tf.run import devices
+from robgan_tf.run.checkpoints import Checkpoints
+from robgan_tf.run.directory import RunDirectory
+from robgan_tf.training.cotraining import CoTraining
+from robgan_tf.training.loop import TrainingLoop
+from robgan_tf.training.monitoring import MetricsLog
+from robgan_tf.training.optimization import apply_gradients, scaled
+from robgan_tf.training.randomness import step_seeds
 
 FLAGS = flags.FLAGS
 

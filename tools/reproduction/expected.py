@@ -55,11 +55,11 @@ def build(request: dict) -> dict:
         step, updates of the classifier or discriminator, operations in all), and `rate`: operations a second here.
     """
     import gin
-    from tensorflow import keras
 
-    from robgan_tf import plan
-    from robgan_tf.description import summary
-    from robgan_tf.runtime.run_directory import operative_config
+    from robgan_tf.experiment import dry_run as plan
+    from robgan_tf.experiment.describe import summary
+    from robgan_tf.keras2 import keras
+    from robgan_tf.run.directory import operative_config
 
     gin.clear_config(clear_constants=False)
     experiment = command_line.build_experiment(request["files"], request["params"])

@@ -13,9 +13,9 @@ from reproduction.gathering import Gathered, Runs
 from reproduction.runs import read_json
 from reproduction.scales import Scale
 from reproduction.systems import Comparison
-from robgan_tf.evaluation.provenance import provenance
-from robgan_tf.runtime.machine import machine
-from robgan_tf.runtime.run_directory import bindings, write_json, write_text
+from robgan_tf.run.directory import bindings, write_json, write_text
+from robgan_tf.run.machine import machine
+from robgan_tf.run.provenance import provenance
 
 # Plots are committed: coarser ones are tried until one is small enough. Bytes.
 _LARGEST_PLOT = 300_000

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from reproduction.expected import REPOSITORY
 from reproduction.scales import Scale
 from reproduction.systems import EXTRACTOR, SYSTEMS, Comparison, Part
-from robgan_tf.runtime.checkpoints import steps_in
-from robgan_tf.runtime.run_directory import RunDirectory
+from robgan_tf.run.checkpoints import steps_in
+from robgan_tf.run.directory import RunDirectory
 
 # Generated images of each class in a picture.
 _COLUMNS = 8

@@ -1,0 +1,260 @@
+"""Image classification sets of tensorflow-datasets, and the handwritten digits of scikit-learn by the same way."""
+
+from __future__ import annotations
+
+import difflib
+import pathlib
+
+import gin
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from robgan_tf.data import preprocessing
+from robgan_tf.data.datasets import (
+    READ_BATCH,
+    Examples,
+    ImageData,
+    check_image_size,
+    check_memory,
+    first_line,
+    image_data,
+    some,
+    with_progress,
+)
+from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
+
+# What to do about a set that is too large for memory.
+_RECORDS = "prepare records with tools/prepare_imagenet.py --tfds"
+
+
+@gin.configurable
+def digits(
+    data_dir: str | None = None, image_size: int = 16, validation_examples: int = 150, seed: int = 0
+) -> ImageData:
+    """scikit-learn's 8x8 handwritten digits, grey, enlarged to image_size; see `robgan_tf.data.sources.digits.Digits`.
+
+    Args:
+        data_dir: TFDS folder to keep the prepared data in; None is ~/tensorflow_datasets. No network is needed.
+        image_size: side in pixels, resized bilinearly from 8.
+        validation_examples: how many of the 1,437 training images become the validation split.
+        seed: of the choice of validation images.
+
+    Returns:
+        ImageData with 10 classes and images [image_size, image_size, 1].
+
+    Raises:
+        ValueError: if a number is out of its range, or data_dir can't be written.
+    """
+    check_image_size("digits", image_size)
+    builder = prepared_digits(data_dir)
+    train = _read_tfds_split(builder, "train", "image", "label", image_size)
+    test = _read_tfds_split(builder, "test", "image", "label", image_size)
+    return image_data("digits", builder.info.features["label"].names, train, test, validation_examples, seed)
+
+
+@gin.configurable
+def tfds_images(
+    name: str = gin.REQUIRED,
+    image_size: int | None = None,
+    data_dir: str | None = None,
+    download: bool = False,
+    train_split: str = "train",
+    test_split: str = "test",
+    class_range: tuple[int, int] | None = None,
+    min_side: int = 0,
+    validation_examples: int = 1000,
+    seed: int = 0,
+    memory_limit_gib: float = 8.0,
+) -> ImageData:
+    """Any image classification set of tensorflow-datasets, by name.
+
+    Args:
+        name: as in `tfds.load`, such as "cifar10" or "cifar10_corrupted/fog_1".
+        image_size: side to which the centre square is resized (antialiased); None keeps images as they are, which
+            needs a set whose images have one size.
+        data_dir: TFDS folder; None is ~/tensorflow_datasets.
+        download: whether to download and prepare the set if it is not in data_dir yet.
+        train_split: TFDS split, slices such as "train[:10%]" included.
+        test_split: the same; must not be train_split.
+        class_range: first and last label to keep, both included; they become 0, 1, ... The paper's ImageNet-143 is
+            (151, 293).
+        min_side: drops images with a side under this many pixels (256 in SN-GAN's preparation of ImageNet).
+        validation_examples: how many training images become the validation split.
+        seed: of the choice of validation images.
+        memory_limit_gib: refuses arrays larger than this (in training there is a second copy, in TensorFlow's memory).
+
+    Returns:
+        ImageData; images [image_size, image_size, C], or of the set's own size.
+
+    Raises:
+        ValueError: if the set is unknown, not prepared, not a classification set of uint8 images, too large, lacks
+            labels, or a number is out of its range.
+    """
+    if image_size is not None:
+        check_image_size("tfds_images", image_size)
+    if train_split == test_split:
+        raise ValueError(f"tfds_images: train_split and test_split are both {train_split!r}; they must not overlap.")
+    builder = _prepared_tfds_builder(name, data_dir, download)
+    features = builder.info.features
+    image_key, label_key = _image_and_label_keys(builder)
+    image_feature, class_names = features[image_key], features[label_key].names
+    shape = (image_size, image_size) if image_size else image_feature.shape[:2]
+    if None in shape:
+        raise ValueError(f"tfds_images: the images of {name!r} differ in size; set tfds_images.image_size, e.g. to 64.")
+    if image_feature.shape[2] is None or image_feature.np_dtype != np.uint8:
+        raise ValueError(
+            f"tfds_images: the images of {name!r} are {np.dtype(image_feature.np_dtype)} {image_feature.shape}; "
+            "only uint8 images with a fixed number of channels can be used."
+        )
+    if class_range is not None:
+        first, last = class_range
+        if not 0 <= first <= last < len(class_names):
+            raise ValueError(
+                f"tfds_images: class_range must be (first, last) within 0..{len(class_names) - 1}, got {class_range}."
+            )
+        class_names = class_names[first : last + 1]
+    bytes_per_image = int(np.prod(shape)) * image_feature.shape[2]
+    sizes = [_split_size(builder, split) for split in (train_split, test_split)]
+    if class_range is None and not min_side:  # otherwise known only after reading
+        check_memory("tfds_images", name, sum(sizes), bytes_per_image, memory_limit_gib, _RECORDS)
+
+    splits = []
+    room = int(memory_limit_gib * 2**30)
+    for split, size in zip((train_split, test_split), sizes):
+        examples = _read_tfds_split(
+            builder, split, image_key, label_key, image_size, class_range, min_side, room // bytes_per_image, size
+        )
+        if not len(examples):
+            raise ValueError(f"tfds_images: no image of split {split!r} of {name!r} is left; check the settings.")
+        if examples.labels.min() < 0 or examples.labels.max() >= len(class_names):
+            raise ValueError(
+                f"tfds_images: split {split!r} of {name!r} has images without a label; "
+                f"choose among {', '.join(builder.info.splits)}."
+            )
+        room -= len(examples) * bytes_per_image
+        splits.append(examples)
+    return image_data(name, class_names, *splits, validation_examples, seed)
+
+
+def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> tfds.core.DatasetBuilder:
+    tfds.disable_progress_bar()
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        wanted = name.split("/")[0].split(":")[0]
+        known = tfds.list_builders(with_community_datasets=False)
+        if wanted in known:
+            raise ValueError(f"tfds_images: can't use {name!r}: {first_line(error)}") from error
+        close = difflib.get_close_matches(wanted, known, n=4)
+        hint = f"did you mean {', '.join(close)}?" if close else "tfds.list_builders() has the names."
+        raise ValueError(f"tfds_images: tensorflow-datasets knows no {name!r}; {hint}") from error
+    if is_prepared(builder):
+        return builder
+    folder = pathlib.Path(builder.data_dir_root)
+    if not download:
+        names = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
+        prepared = [entry for entry in names if entry != "downloads" and not entry.startswith(".")]
+        raise ValueError(
+            f"tfds_images: {name!r} is not prepared in {folder} (there: {some(prepared)}); "
+            "set tfds_images.download = True to fetch it, or data_dir to where it is."
+        )
+    try:
+        with preparing(folder):
+            builder = tfds.builder(name, data_dir=data_dir)
+            if not is_prepared(builder):  # another process may have been faster
+                builder.download_and_prepare()
+    except Exception as error:  # whatever went wrong outside: network, disk, checksum, files to be fetched by hand
+        raise ValueError(
+            f"tfds_images: {name!r} could not be downloaded and prepared in {folder}: {first_line(error)}"
+        ) from error
+    return builder
+
+
+def _image_and_label_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    features, keys = dict(builder.info.features.items()), builder.info.supervised_keys
+    for image_key, label_key in (keys if keys and len(keys) == 2 else ("image", "label"), ("image", "label")):
+        if (
+            isinstance(image_key, str)
+            and isinstance(label_key, str)
+            and isinstance(features.get(image_key), tfds.features.Image)
+            and isinstance(features.get(label_key), tfds.features.ClassLabel)
+        ):
+            return image_key, label_key
+    raise ValueError(
+        f"tfds_images: {builder.name!r} is not an image classification set: it has {', '.join(features)}, "
+        "and one image with one class label is needed."
+    )
+
+
+def _split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
+    try:
+        return builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"tfds_images: {builder.name!r} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}."
+        ) from error
+
+
+def _read_tfds_split(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    image_key: str,
+    label_key: str,
+    image_size: int | None,
+    class_range: tuple[int, int] | None = None,
+    min_side: int = 0,
+    most_images: int | None = None,
+    total: int | None = None,
+) -> Examples:
+    feature = builder.info.features[image_key]
+    decoders = {image_key: tfds.decode.SkipDecoding()}  # decoded below, after the filter
+    dataset = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
+    dataset = dataset.map(lambda example: (example[image_key], example[label_key]))
+    first_class = 0
+    if class_range is not None:
+        # Before decoding: one ImageNet class in seven is wanted for ImageNet-143.
+        first_class, last_class = class_range
+        dataset = dataset.filter(lambda image, label: (label >= first_class) & (label <= last_class))
+
+    @tf.autograph.experimental.do_not_convert
+    def decode(encoded, label):
+        image = feature.decode_example(encoded)
+        large_enough = tf.reduce_min(tf.shape(image)[:2]) >= min_side
+        # Resizing here and dropping later keeps all work in the one parallel map.
+        if image_size is not None and feature.shape[:2] != (image_size, image_size):
+            image = preprocessing.centre_square(image, image_size)
+        return image, tf.cast(label, tf.int32) - first_class, large_enough
+
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    if min_side:
+        dataset = dataset.filter(lambda image, label, large_enough: large_enough)
+    dataset = dataset.batch(READ_BATCH).prefetch(2)
+    filtered = class_range is not None or min_side
+    batches = with_progress(
+        dataset.as_numpy_iterator(), f"{builder.name} {split}", None if filtered else total, lambda item: len(item[1])
+    )
+    pieces, labels, count = [], [np.zeros([0], np.int32)], 0
+    for batch_images, batch_labels, _ in batches:
+        count += len(batch_labels)
+        if most_images is not None and count > most_images:
+            raise ValueError(
+                f"tfds_images: split {split!r} of {builder.name!r} does not fit in tfds_images.memory_limit_gib; "
+                f"{_RECORDS}, use a smaller image_size, fewer classes, or raise the limit."
+            )
+        pieces.append(batch_images)
+        labels.append(batch_labels)
+    return Examples(_joined(pieces, feature.shape[2]), np.concatenate(labels))
+
+
+def _joined(pieces: list[np.ndarray], channels: int) -> np.ndarray:
+    """np.concatenate that frees each piece as it goes, so a split is in memory once."""
+    if not pieces:
+        return np.zeros([0, 1, 1, channels], np.uint8)
+    joined = np.empty([sum(map(len, pieces)), *pieces[0].shape[1:]], np.uint8)
+    end = len(joined)
+    while pieces:
+        piece = pieces.pop()
+        joined[end - len(piece) : end] = piece
+        end -= len(piece)
+    return joined

@@ -1,1 +1,0 @@
-"""Evaluation of what the stages made."""

@@ -1,0 +1,1 @@
+"""An experiment: built from gin, described, planned without training, and run."""

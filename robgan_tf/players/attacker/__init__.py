@@ -1,0 +1,1 @@
+"""The attacker: threat models, what attacks maximise, and the attacks themselves."""

@@ -1,0 +1,178 @@
+"""Auto-PGD: projected gradient ascent that finds its own step sizes (Croce & Hein, ICML 2020, algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.losses import class_loss
+from robgan_tf.players.attacker.attacks import GradientAttack, check_count
+from robgan_tf.players.attacker.threat_model import ThreatModel
+
+
+class _State(NamedTuple):
+    """What the loop carries. Images are [B, H, W, C], `step` is [B, 1, 1, 1], everything else [B]."""
+
+    image: tf.Tensor
+    previous: tf.Tensor
+    gradient: tf.Tensor
+    loss: tf.Tensor
+    step: tf.Tensor
+    best_image: tf.Tensor
+    best_gradient: tf.Tensor
+    best_loss: tf.Tensor
+    rises: tf.Tensor  # steps since the last checkpoint that raised the loss
+    halved: tf.Tensor  # whether the last checkpoint halved the step
+    checked_loss: tf.Tensor  # best loss at the last checkpoint
+    fooling: tf.Tensor  # the last image that the classifier got wrong
+    fooled: tf.Tensor  # whether there is one
+
+
+@gin.configurable
+class AutoPGD(GradientAttack):
+    """PGD with momentum, whose step begins with 2 epsilon and halves, for each image by itself, where it does not pay.
+
+    At the checkpoints it halves where fewer than a share `rho` of the steps since the last one raised the loss, or
+    where neither step nor best loss have changed since the last one; and it goes on from the best point so far.
+
+    Args:
+        threat_model: norm, epsilon and projection.
+        steps: number of gradient steps; 100 in AutoAttack.
+        objective: `@class_loss` (APGD-CE), `@dlr_loss` (APGD-DLR), `@targeted_dlr_loss` with targets (APGD-T) or
+            another.
+        targets: see `GradientAttack`; 9 in AutoAttack's APGD-T.
+        restarts: see there.
+        momentum: alpha, weight of the new step against the last one.
+        rho: see above.
+
+    Raises:
+        ValueError: for settings out of their range.
+    """
+
+    def __init__(
+        self,
+        threat_model: ThreatModel = gin.REQUIRED,
+        steps: int = 100,
+        objective: Callable = class_loss,
+        targets: int = 0,
+        restarts: int = 1,
+        momentum: float = 0.75,
+        rho: float = 0.75,
+    ):
+        super().__init__(objective, targets, restarts)
+        check_count(self, "steps", steps, 1)
+        for name, value in {"momentum": momentum, "rho": rho}.items():
+            if not 0 < value <= 1:
+                raise ValueError(f"AutoPGD.{name} must be in (0, 1], got {value}; the paper's is 0.75.")
+        self.threat_model = threat_model
+        self.steps = steps
+        self.momentum = momentum
+        self.rho = rho
+
+    @property
+    def name(self):
+        short = {"class_loss": "ce", "dlr_loss": "dlr", "targeted_dlr_loss": "t"}
+        return f"apgd-{short.get(self.objective.__name__, self.objective.__name__)}"
+
+    def __call__(self, logits, images, labels, seed, run=0):
+        ball, objective = self.threat_model, self.loss(logits, images, labels, run)
+        # For each step the number of steps since the last checkpoint, at checkpoints; 0 elsewhere.
+        spans = tf.constant(checkpoint_spans(self.steps), tf.float32)
+
+        def look_at(image):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(image)
+                outputs = logits(image)
+                loss = objective(outputs)
+            wrong = tf.not_equal(tf.argmax(outputs, axis=-1, output_type=labels.dtype), labels)
+            return loss, tape.gradient(loss, image), wrong
+
+        def step(index, state):
+            # 1. A gradient step, averaged with the last one. The first has none before it.
+            stepped = ball.project(state.image + state.step * ball.ascent_direction(state.gradient), images)
+            momentum = tf.where(index == 0, 1.0, self.momentum)
+            inertia = (1 - momentum) * (state.image - state.previous)
+            image = ball.project(state.image + momentum * (stepped - state.image) + inertia, images)
+            loss, gradient, wrong = look_at(image)
+            # 2. The best so far.
+            better = loss > state.best_loss
+            best_image, best_gradient = (
+                tf.where(_over_images(better), new, old)
+                for new, old in ((image, state.best_image), (gradient, state.best_gradient))
+            )
+            best_loss = tf.maximum(loss, state.best_loss)
+            rises = state.rises + tf.cast(loss > state.loss, tf.float32)
+            # 3. At a checkpoint: halve the step where it does not pay, and go back to the best point.
+            is_checkpoint = spans[index] > 0
+            no_change = ~state.halved & (best_loss <= state.checked_loss)
+            halve = is_checkpoint & ((rises < self.rho * spans[index]) | no_change)
+            back = _over_images(halve)
+            return index + 1, _State(
+                image=tf.where(back, best_image, image),
+                previous=state.image,
+                gradient=tf.where(back, best_gradient, gradient),
+                loss=tf.where(halve, best_loss, loss),
+                step=tf.where(back, state.step / 2, state.step),
+                best_image=best_image,
+                best_gradient=best_gradient,
+                best_loss=best_loss,
+                rises=tf.where(is_checkpoint, tf.zeros_like(rises), rises),
+                halved=tf.where(is_checkpoint, halve, state.halved),
+                checked_loss=tf.where(is_checkpoint, best_loss, state.checked_loss),
+                fooling=tf.where(_over_images(wrong), image, state.fooling),
+                fooled=state.fooled | wrong,
+            )
+
+        start = ball.project(images + ball.random_perturbation(tf.shape(images), seed), images)
+        loss, gradient, wrong = look_at(start)
+        state = _State(
+            image=start,
+            previous=start,
+            gradient=gradient,
+            loss=loss,
+            step=tf.ones_like(images[:, :1, :1, :1]) * 2.0 * ball.epsilon,
+            best_image=start,
+            best_gradient=gradient,
+            best_loss=loss,
+            rises=tf.zeros_like(loss),
+            halved=tf.zeros_like(wrong),
+            checked_loss=loss,
+            fooling=start,
+            fooled=wrong,
+        )
+        _, state = tf.while_loop(
+            lambda index, state: (index < self.steps) & ~tf.reduce_all(state.fooled),
+            step,
+            (0, state),
+            maximum_iterations=self.steps,
+        )
+        return tf.stop_gradient(tf.where(_over_images(state.fooled), state.fooling, state.best_image))
+
+    def describe(self):
+        common = super().describe()
+        settings = {"steps": self.steps, "momentum": self.momentum, "rho": self.rho, "random_start": True}
+        label = f"APGD-{self.steps} on {common['objective']}{self._runs_label()}"
+        return {"name": self.name, "label": label, "norm": self.threat_model.norm, **settings, **common}
+
+
+def checkpoint_spans(steps: int) -> list[int]:
+    """Returns, for each step, the number of steps since the last checkpoint if it ends with a checkpoint, else 0.
+
+    The checkpoints are w_j = ceil(p_j steps), p_0 = 0, p_1 = 0.22, p_(j+1) = p_j + max(p_j - p_(j-1) - 0.03, 0.06).
+    """
+    percents = [0, 22]
+    while percents[-1] < 100:
+        percents.append(percents[-1] + max(percents[-1] - percents[-2] - 3, 6))
+    checkpoints = [-(-percent * steps // 100) for percent in percents]
+    spans = [0] * steps
+    for last, this in zip(checkpoints, checkpoints[1:]):
+        if last < this <= steps:
+            spans[this - 1] = this - last
+    return spans
+
+
+def _over_images(flags: tf.Tensor) -> tf.Tensor:
+    """[B] -> [B, 1, 1, 1]."""
+    return flags[:, tf.newaxis, tf.newaxis, tf.newaxis]

@@ -1,0 +1,213 @@
+"""Square attack: random search that needs the classifier's answers alone (Andriushchenko et al., ECCV 2020)."""
+
+from __future__ import annotations
+
+import functools
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from robgan_tf.players.attacker.attacks import Attack, check_count
+from robgan_tf.players.attacker.losses import margin_loss
+from robgan_tf.players.attacker.threat_model import L2, LInf, ThreatModel
+
+# After these shares of the queries the squares' area is halved (section 4.1: 10, 50, 200, ... of 10,000).
+_HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+@gin.configurable
+class Square(Attack):
+    """Changes a random square of the perturbation at a time, and keeps what lowers the right class's margin.
+
+    Asks for no gradient, so masked ones don't help against it. An image is left alone once it is misclassified.
+
+    Args:
+        threat_model: `LInf` or `L2`.
+        queries: how many points are tried; 5,000 in AutoAttack.
+        initial_share: share of the image's area that the first squares cover (p in the paper).
+        restarts: how many times it is tried with other random numbers.
+
+    Raises:
+        ValueError: for settings out of their range, or another norm.
+    """
+
+    name = "square"
+    needs_gradient = False
+
+    def __init__(
+        self,
+        threat_model: ThreatModel = gin.REQUIRED,
+        queries: int = 5000,
+        initial_share: float = 0.8,
+        restarts: int = 1,
+    ):
+        check_count(self, "queries", queries, 1)
+        check_count(self, "restarts", restarts, 1)
+        if not 0 < initial_share <= 1:
+            raise ValueError(f"Square.initial_share must be in (0, 1], got {initial_share}; the paper's is 0.8.")
+        if not isinstance(threat_model, (LInf, L2)):
+            raise ValueError(f"Square knows the threat models @LInf() and @L2(), got {threat_model!r}.")
+        self.threat_model = threat_model
+        self.queries = queries
+        self.initial_share = initial_share
+        self.runs = restarts
+
+    def __call__(self, logits, images, labels, seed, run=0):
+        ball = self.threat_model
+        sides = tf.constant(square_sides(self.queries, self.initial_share, *images.shape[1:3]))
+        seeds = tf.random.experimental.stateless_split(seed, 2)
+
+        def margin(image):
+            return margin_loss(logits(image), labels)
+
+        def query(index, perturbation, best):
+            seed = tf.random.experimental.stateless_fold_in(seeds[1], index)
+            candidate = _within(ball, move(ball, perturbation, sides[index], seed), images)
+            loss = margin(images + candidate)
+            better = (loss > best) & (best <= 0)  # a positive margin is a wrong class: it is left alone
+            kept = tf.where(better[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, perturbation)
+            return index + 1, kept, tf.where(better, loss, best)
+
+        perturbation = _within(ball, first_guess(ball, tf.shape(images), seeds[0]), images)
+        _, perturbation, _ = tf.while_loop(
+            lambda index, _, best: (index < self.queries) & tf.reduce_any(best <= 0),
+            query,
+            (0, perturbation, margin(images + perturbation)),
+            maximum_iterations=self.queries,
+        )
+        return tf.stop_gradient(ball.project(images + perturbation, images))
+
+    def describe(self):
+        settings = {"queries": self.queries, "initial_share": self.initial_share, "restarts": self.runs}
+        label = f"Square, {self.queries} queries"
+        return {"name": self.name, "label": label, "norm": self.threat_model.norm, **settings}
+
+
+def square_sides(queries: int, initial_share: float, height: int, width: int) -> np.ndarray:
+    """Returns the side of the square for each query, int32 [queries], in pixels."""
+    halvings = np.sum(np.arange(queries)[:, None] > queries * np.array(_HALVINGS), axis=1)
+    sides = np.round(np.sqrt(initial_share / 2.0**halvings * height * width))
+    return np.clip(sides, 1, min(height, width)).astype(np.int32)
+
+
+def _within(ball: ThreatModel, perturbation, images):
+    return ball.project(images + perturbation, images) - images
+
+
+# ---- l-inf: every entry is +epsilon or -epsilon (section 4.2)
+
+
+@functools.singledispatch
+def first_guess(ball, shape, seed):
+    """Returns the perturbation [B, H, W, C] that the search begins with, for images of `shape`."""
+    raise TypeError(f"no first guess for {ball!r}")
+
+
+@functools.singledispatch
+def move(ball, perturbation, side, seed):
+    """Returns the next candidate perturbations [B, H, W, C], which differ from `perturbation` in squares of `side`."""
+    raise TypeError(f"no move for {ball!r}")
+
+
+@first_guess.register
+def _(ball: LInf, shape, seed):
+    # Vertical stripes of one pixel: networks are sensitive to high frequencies.
+    stripes = _signs([shape[0], 1, shape[2], shape[3]], seed)
+    return ball.epsilon * tf.broadcast_to(stripes, shape)
+
+
+@move.register
+def _(ball: LInf, perturbation, side, seed):
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    batch, height, width, channels = tf.unstack(tf.shape(perturbation))
+    inside = _window(batch, height, width, side, seeds[0])
+    return tf.where(inside, ball.epsilon * _signs([batch, 1, 1, channels], seeds[1]), perturbation)
+
+
+# ---- l2: a square gives its share of the ball's radius to another one (section 4.3)
+
+
+@first_guess.register
+def _(ball: L2, shape, seed):
+    # A grid of 5 x 5 bumps, each with a sign of its own.
+    batch, height, width, channels = tf.unstack(shape)
+    side = tf.maximum(tf.minimum(height, width) // 5, 1)
+    rows, columns = -(-height // side), -(-width // side)
+    signs = _signs([batch, rows, columns, channels], seed)
+    signs = tf.repeat(tf.repeat(signs, side, axis=1), side, axis=2)[:, :height, :width]
+    bumps = tf.tile(bump(side), [rows, columns])[:height, :width, tf.newaxis]
+    return ball.epsilon * ball.ascent_direction(signs * bumps)
+
+
+@move.register
+def _(ball: L2, perturbation, side, seed):
+    seeds = tf.random.experimental.stateless_split(seed, 4)
+    batch, height, width, channels = tf.unstack(tf.shape(perturbation))
+    # Odd and at least 3, as in the authors' code: a smaller one has no bump in it.
+    side = tf.minimum(tf.maximum(side + 1 - side % 2, 3), tf.minimum(height, width))
+    # One place of each for the whole batch: it keeps the bump a constant.
+    corner = _corners(1, height, width, side, seeds[0])[0]
+    here = _place(tf.ones([side, side]), corner, height, width) > 0
+    there = _window(1, height, width, side, seeds[1])
+
+    # The radius that is free: what `perturbation` lacks of epsilon, and what both windows hold, for each channel.
+    free = tf.maximum(ball.epsilon**2 - tf.reduce_sum(perturbation**2, [1, 2, 3], keepdims=True), 0)
+    held = tf.reduce_sum(tf.where(here | there, perturbation**2, 0), [1, 2], keepdims=True)
+    radius = tf.sqrt(free / tf.cast(channels, tf.float32) + held)
+
+    shape = bump(side)
+    shape = tf.where(tf.random.stateless_uniform([], seeds[2]) < 0.5, shape, tf.transpose(shape))
+    old = _unit(tf.where(here, perturbation, 0))
+    new = _unit(old + _place(shape, corner, height, width) * _signs([batch, 1, 1, channels], seeds[3]))
+    moved = tf.where(here, radius * new, tf.where(there, 0.0, perturbation))
+    return ball.epsilon * ball.ascent_direction(moved)
+
+
+def bump(side) -> tf.Tensor:
+    """Returns the l2 attack's update, float32 [side, side] of unit norm: two pyramids, up and down (equation 5).
+
+    Args:
+        side: int32 scalar.
+    """
+    half = side // 2
+
+    def pyramid(height, width):
+        # Around its centre the entries are sums of 1 / k^2 over the nested rectangles that hold them.
+        row, column = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]
+        rings = tf.maximum(tf.abs(row - height // 2), tf.abs(column - width // 2))
+        k = tf.range(1, side + 1)
+        holds = (rings[..., tf.newaxis] < k) & (k <= tf.maximum(height, width) // 2 + 1)
+        return _unit(tf.reduce_sum(tf.where(holds, 1 / tf.cast(k, tf.float32) ** 2, 0), axis=-1))
+
+    return _unit(tf.concat([pyramid(half, side), -pyramid(side - half, side)], axis=0))
+
+
+def _unit(values):
+    """Divides [H, W], or [B, H, W, C] for each image and channel, by the l2 norm; zeros stay."""
+    axis = [0, 1] if values.shape.rank == 2 else [1, 2]
+    return tf.math.l2_normalize(values, axis=axis, epsilon=1e-24)
+
+
+def _signs(shape, seed):
+    return tf.cast(2 * tf.random.stateless_uniform(shape, seed, 0, 2, tf.int32) - 1, tf.float32)
+
+
+def _corners(count, height, width, side, seed):
+    """Upper left corners of `count` random squares within the image, int32 [count, 2]."""
+    places = tf.random.stateless_uniform([count, 2], seed)
+    return tf.cast(places * tf.cast(tf.stack([height - side + 1, width - side + 1]), tf.float32), tf.int32)
+
+
+def _window(count, height, width, side, seed):
+    """Random squares of `side` as masks, bool [count, H, W, 1]."""
+    corners = _corners(count, height, width, side, seed)[:, tf.newaxis]
+    rows, columns = tf.range(height) - corners[..., 0], tf.range(width) - corners[..., 1]
+    rows, columns = (rows >= 0) & (rows < side), (columns >= 0) & (columns < side)
+    return (rows[:, :, tf.newaxis] & columns[:, tf.newaxis])[..., tf.newaxis]
+
+
+def _place(values, corner, height, width):
+    """[side, side] within zeros [1, H, W, 1], its upper left at `corner`."""
+    after = tf.stack([height, width]) - corner - tf.shape(values)
+    return tf.pad(values, tf.stack([corner, after], axis=1))[tf.newaxis, ..., tf.newaxis]

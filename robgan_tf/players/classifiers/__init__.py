@@ -1,0 +1,1 @@
+"""Classifiers: the discriminator's class branch, and networks that know no generator."""

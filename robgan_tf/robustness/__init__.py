@@ -1,0 +1,1 @@
+"""How robust a classifier is: accuracy under attack, checks of it, corruptions, Lipschitz values."""

@@ -1,0 +1,240 @@
+"""Accuracy of a classifier on clean and on attacked images: what `robustness.json` holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Callable
+
+import gin
+import numpy as np
+
+from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.pages.robustness_page import write_report
+from robgan_tf.players.attacker import inputs
+from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacks import Attack
+from robgan_tf.players.attacker.square import Square
+from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
+from robgan_tf.robustness.checks import SanityChecks, check_arrays
+from robgan_tf.robustness.curves import SplitResult, WorstExamples
+from robgan_tf.robustness.lipschitz import LocalLipschitz
+from robgan_tf.run.directory import write_json
+from robgan_tf.run.provenance import provenance
+
+# Batches that are taken through all epsilons and attacks before the next ones: enough to fill batches with those that
+# still stand, and few enough to show progress.
+_PIECE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What came out.
+
+    Attributes:
+        report: what `robustness.json` holds.
+        worst: the adversarial images that the page shows, see `WorstExamples.arrays`.
+    """
+
+    report: dict
+    worst: dict
+
+    @property
+    def failed_checks(self) -> list[str]:
+        """A line for each check that failed."""
+        return [f"{check['name']}: {check['message']}" for check in self.report["checks"] if check["status"] == "fail"]
+
+    def write(self, path: pathlib.Path):
+        """Writes the report as a page with the ending .html, and then, to `path` beside it, as JSON."""
+        write_report(self.report, path.with_suffix(".html"), self.worst)
+        write_json(path, self.report)
+
+
+@gin.configurable
+class RobustnessEvaluation:
+    """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
+
+    An image counts as right at an epsilon if the classifier gets it right clean, and under every attack with this
+    epsilon and with every smaller one of the list: each of them is within the larger ball, so the attacker may use it.
+    So the curve never rises, and an image that is wrong already is not attacked again, which saves most of the work.
+    (The checks look at each epsilon by itself.)
+
+    Args:
+        attacks: what is tried, in this order, each on the images that still stand. Their epsilon is replaced by each of
+            `epsilons`, and a relative step size scales with it; their own one is that of worst case and checks, or the
+            next below it in the list.
+        epsilons: radii on the pixel scale [-1, 1], in rising order; 0 is the accuracy on clean images.
+        batch_size: images attacked at once, over all replicas.
+        test_examples: evaluate a class-balanced part of so many test images; None for all.
+        seed: seed of all attacks and of the choice of images.
+        checks: whether the accuracy can be believed; None for only those checks that cost nothing.
+        corruptions: accuracy under natural corruptions, (logits, examples, batch_size, seed) -> dict; None for none.
+
+    Raises:
+        ValueError: for epsilons that are not in rising order from 0 or that an attack can't reach, and for no attacks
+            or some of different norms.
+    """
+
+    def __init__(
+        self,
+        attacks: Sequence[Attack] = gin.REQUIRED,
+        epsilons: Sequence[float] = gin.REQUIRED,
+        batch_size: int = 250,
+        test_examples: int | None = None,
+        seed: int = 0,
+        checks: SanityChecks | None = None,
+        corruptions: Callable | None = None,
+    ):
+        epsilons = [float(epsilon) for epsilon in epsilons]
+        if not epsilons or epsilons[0] != 0 or epsilons != sorted(set(epsilons)):
+            raise ValueError(f"RobustnessEvaluation.epsilons must rise from 0, got {epsilons}.")
+        if not attacks or not all(isinstance(attack, Attack) for attack in attacks):
+            raise ValueError(f"RobustnessEvaluation.attacks must be attacks such as [@PGD()], got {attacks!r}.")
+        norms = sorted({attack.threat_model.norm for attack in attacks})
+        if len(norms) > 1:
+            raise ValueError(
+                f"RobustnessEvaluation.attacks have different norms, {' and '.join(norms)}: a worst case over them has "
+                f"no meaning. Give all the same threat_model, and evaluate each norm by itself."
+            )
+        for epsilon in epsilons[1:]:  # finds an epsilon that the steps can't reach now and not after the training
+            for attack in attacks:
+                attack.with_epsilon(epsilon)
+        self.attacks = tuple(attacks)
+        self.epsilons = epsilons
+        self.batch_size = batch_size
+        self.test_examples = test_examples
+        self.seed = seed
+        self.checks = checks
+        self.corruptions = corruptions
+        own = attacks[0].threat_model.epsilon * (1 + 1e-6)
+        self.reference_epsilon = max([e for e in epsilons if 0 < e <= own], default=epsilons[min(1, len(epsilons) - 1)])
+
+    def __call__(
+        self, logits: Callable, data: ImageData, progress: Callable[[str], None] = lambda line: None
+    ) -> Evaluation:
+        """Evaluates a classifier.
+
+        Args:
+            logits: see `Withstands`.
+            data: the data set.
+            progress: is called with a line of text after each piece of the work.
+
+        Raises:
+            ValueError: for a classifier or data that can't be evaluated, see `inputs`.
+        """
+        start = time.monotonic()
+        inputs.check_classifier(logits, data)
+        test = data.test if self.test_examples is None else data.test.take(self.test_examples, self.seed)
+        splits = {"test": test, "train": data.train.take(len(test), self.seed)}
+        inputs.check_examples(data, splits)
+        batch_size = min(self.batch_size, len(test))
+        sample = test.take(self.checks.examples if self.checks else 100, self.seed)
+        clean = Withstands(logits, None, batch_size)
+        inputs.check_answers(clean, sample)
+        attacks, notes = self.attacks, []
+        if not inputs.has_gradient(logits, test):
+            attacks = [attack for attack in attacks if not attack.needs_gradient] or [Square(attacks[0].threat_model)]
+            names = ", ".join(attack.name for attack in attacks)
+            notes.append(f"No gradient path leads from answers to images: attacks without gradients only ({names}).")
+            progress(notes[0])
+        attacked = [Withstands(logits, attack, batch_size, self.seed) for attack in attacks]
+        worst = WorstExamples()
+        blocks = {
+            split: self._attack_split(
+                split, examples, clean, attacked, data, worst if split == "test" else None, progress
+            )
+            for split, examples in splits.items()
+        }
+        lipschitz = LocalLipschitz(logits, test.image_shape, batch_size)
+        for split, block in blocks.items():
+            block["lipschitz"] = summary(lipschitz(splits[split])) if not notes else None
+        checks = []
+        if self.checks is not None:
+            for check in self.checks(clean, attacked, self.reference_epsilon, self.epsilons, sample):
+                checks.append(check)
+                progress(f"check: {check.status} - {check.name}: {check.message}")
+        checks.append(check_arrays(attacked))
+        described = [attack.describe() for attack in attacks]
+        test_curve = blocks["test"]["curve"]
+        report = {
+            "dataset": data.name,
+            "class_names": list(data.class_names),
+            "pixel_range": list(PIXEL_RANGE),
+            "norm": attacks[0].threat_model.norm,
+            "attack": {**described[0], "counting": "cumulative", "seed": self.seed},
+            "attacks": described,
+            **blocks["test"],
+            "train": blocks["train"],
+            "reference_epsilon": self.reference_epsilon,
+            "reference_epsilon_255": epsilon_255(self.reference_epsilon),
+            "worst_case": next(point for point in test_curve if point["epsilon"] == self.reference_epsilon),
+            "checks": [dataclasses.asdict(check) for check in checks],
+            "check_examples": len(sample),
+            "sanity_checked": self.checks is not None,
+            "notes": notes,
+            "robustbench": {},
+            "seed": self.seed,
+            "batch_size": batch_size,
+            **provenance(),
+        }
+        if self.corruptions is not None:
+            report["corruptions"] = self.corruptions(logits, test, batch_size, self.seed)
+        report["robustbench"] = robustbench(report)
+        report["wall_seconds"] = round(time.monotonic() - start, 1)
+        return Evaluation(report, worst.arrays(test.image_shape))
+
+    def _attack_split(self, split, examples, clean, attacked, data, worst, progress) -> dict:
+        """Takes a split through all epsilons and attacks, a piece at a time; returns its block of the report."""
+        result = SplitResult(split, examples.labels, self.epsilons, [one.attack for one in attacked])
+        start, piece = time.monotonic(), _PIECE * clean.batch_size
+        for first in range(0, len(examples), piece):
+            rows = np.arange(first, min(first + piece, len(examples)))
+            self._attack_piece(examples.select(rows), rows, clean, attacked, result, worst)
+            done = int(rows[-1]) + 1
+            if done < len(examples):
+                left = (time.monotonic() - start) / done * (len(examples) - done)
+                progress(f"{split}: {done} of {len(examples)} images attacked, {left:.0f} s left")
+        block = result.block(self.reference_epsilon, data.class_names)
+        for point in block["curve"]:
+            progress(
+                f"{split}: accuracy {point['accuracy']:.2%} at epsilon {point['epsilon']:g} "
+                f"({point['epsilon_255']:.2f}/255), {len(examples)} images"
+            )
+        return block
+
+    def _attack_piece(self, examples: Examples, rows, clean, attacked, result: SplitResult, worst):
+        standing = np.ones(len(examples), bool)
+        for batch in clean.topple(examples, standing):
+            result.add_clean(rows[batch.rows], batch)
+        for radius, epsilon in enumerate(self.epsilons[1:], start=1):
+            for number, opponent in enumerate(attacked):
+                before = int(standing.sum())
+                for batch in opponent.topple(examples, standing, epsilon):
+                    result.add_fallen(rows[batch.rows], batch, epsilon)
+                    if worst is not None:
+                        worst.add(batch, examples.labels[batch.rows], epsilon, opponent.attack.name)
+                result.add_count(radius, number, before, int(standing.sum()))
+
+
+def summary(values: np.ndarray) -> dict:
+    """Returns mean, median, 95 % quantile and largest of `values` [N]."""
+    return {
+        "mean": float(np.mean(values)),
+        "median": float(np.median(values)),
+        "p95": float(np.quantile(values, 0.95)),
+        "max": float(np.max(values)),
+    }
+
+
+def robustbench(report: dict) -> dict:
+    """Returns what RobustBench's `model_info` files say of a model, in its field names and its strings of per cent."""
+    return {
+        "dataset": report["dataset"],
+        "threat_model": {"linf": "Linf", "l2": "L2"}[report["norm"]],
+        "eps": f"{report['reference_epsilon_255']:g}/255",
+        "clean_acc": f"{100 * report['clean']:.2f}",
+        "reported": f"{100 * report['worst_case']['accuracy']:.2f}",
+        "unreliable": any(check["status"] == "fail" for check in report["checks"]),
+    }

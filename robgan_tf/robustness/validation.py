@@ -1,0 +1,37 @@
+"""Accuracy on the validation images while a classifier is trained."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from robgan_tf.data.datasets import Examples
+from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacks import PGD
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.classifiers.class_branch import Classifier
+
+
+def validation_accuracies(
+    classifier: Classifier, attacker: Attacker | None, examples: Examples, batch_size: int, seed: int
+) -> Callable[[], dict]:
+    """Returns a function that measures the classifier as it is: `validation_accuracy`, `validation_clean_accuracy`.
+
+    Args:
+        classifier: the classifier.
+        attacker: makes the attack of the former; None for clean images in both.
+        examples: the images.
+        batch_size: images at once, at most.
+        seed: of random starts.
+    """
+    batch_size = min(batch_size, len(examples))
+    withstands = Withstands(classifier, attacker and PGD(attacker), batch_size, seed)
+    clean = Withstands(classifier, None, batch_size)
+
+    def measure():
+        accuracy = float(withstands(examples).mean())
+        return {
+            "validation_accuracy": accuracy,
+            "validation_clean_accuracy": float(clean(examples).mean()) if attacker else accuracy,
+        }
+
+    return measure

@@ -1,1 +1,0 @@
-"""What a run needs from the machine: devices, precision, files, logs."""

@@ -1,0 +1,261 @@
+"""Stage 1: generator, discriminator and attacker play against each other (Rob-GAN, section 3.3, Fig. 1)."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+from robgan_tf.layers.batch_norm import MOMENTUM
+from robgan_tf.losses import CoTrainingLosses
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.training.accumulation import over_parts
+from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
+from robgan_tf.training.randomness import generator_inputs, step_seeds
+from robgan_tf.training.stage import Stage
+
+# Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
+# class, on [-1, 1] (photographs have about 0.5).
+_SATURATED, _ALIKE = 0.995, 0.02
+
+
+@gin.configurable
+class CoTraining(Stage):
+    """Trains the three players; with `attacker=None` it trains a standard GAN.
+
+    A training step takes `discriminator_steps` micro-batches of real images and does one update of the generator, then
+    for each micro-batch an attack and an update of the discriminator.
+
+    Args:
+        generator: the generator, built.
+        average_generator: another generator of the same shape. It gets the moving average of the generator's weights,
+            and is the one to sample from.
+        discriminator: the discriminator, built.
+        num_examples: number of real training images.
+        seed: seed of noise, labels and random starts.
+        attacker: the attacker of real images, or None.
+        losses: the losses of the three players, `@split()`, `@ac_gan()` or `@projection()`.
+        epochs: length of the stage in passes over the real images.
+        batch_size: global size of a micro-batch, over all replicas.
+        discriminator_steps: discriminator updates per generator update (n_dis).
+        optimizer: makes the Keras optimizer of either player from a learning rate, e.g. `@cotraining/Adam`.
+        generator_schedule: learning-rate schedule of the generator, e.g. `@cotraining/linear`.
+        discriminator_schedule: learning-rate schedule of the discriminator.
+        average_decay: decay of the moving average of the generator's weights for each generator update.
+        accumulation: number of parts that a replica's share of a micro-batch is computed in, see `Stage`.
+        jit_compile: see `Stage`.
+    """
+
+    name_of_stage = "cotraining"
+    # What it is for; whether the discriminator still errs, so that the generator can learn; whether the generator heeds
+    # its labels, without which fine-tuning has no use for its images.
+    headlines = {
+        "class_accuracy": "training right",
+        "fake_accuracy": "fakes found out",
+        "generator_class_accuracy": "fakes of their class",
+    }
+
+    def __init__(
+        self,
+        generator: keras.Model,
+        average_generator: keras.Model,
+        discriminator: keras.Model,
+        num_examples: int,
+        seed: int,
+        attacker: Attacker | None = gin.REQUIRED,
+        losses: CoTrainingLosses = gin.REQUIRED,
+        epochs: float = gin.REQUIRED,
+        batch_size: int = 64,
+        discriminator_steps: int = 5,
+        optimizer: Callable = gin.REQUIRED,
+        generator_schedule: Callable = gin.REQUIRED,
+        discriminator_schedule: Callable = gin.REQUIRED,
+        average_decay: float = 0.999,
+        accumulation: int = 1,
+        jit_compile: bool = False,
+    ):
+        super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker, jit_compile)
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"CoTraining.average_decay must be in [0, 1), got {average_decay}.")
+        self.generator = generator
+        self.average_generator = average_generator
+        self.discriminator = discriminator
+        self.objectives = losses
+        self.seed = seed
+        self.average_decay = average_decay
+        updates_per_epoch = num_examples / self.images_per_step
+        self.generator_optimizer = make_optimizer(
+            optimizer, generator_schedule(updates_per_epoch, self.total_steps), generator.trainable_variables
+        )
+        self.discriminator_optimizer = make_optimizer(
+            optimizer,
+            discriminator_schedule(updates_per_epoch * discriminator_steps, self.total_steps * discriminator_steps),
+            discriminator.trainable_variables,
+        )
+        average_generator.set_weights(generator.get_weights())
+        self.compile(optimizer=self.discriminator_optimizer)
+
+    @property
+    def players(self) -> dict[str, keras.Model]:
+        """The networks that the stage trains, by name."""
+        return {"generator": self.generator, "discriminator": self.discriminator}
+
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """The optimizers of the players."""
+        return {"generator": self.generator_optimizer, "discriminator": self.discriminator_optimizer}
+
+    def checkpoint_objects(self) -> dict:
+        """Everything that influences the next step."""
+        return {
+            "generator": self.generator,
+            "average_generator": self.average_generator,
+            "discriminator": self.discriminator,
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+            "step": self.step,
+        }
+
+    def signs_of_collapse(self, metrics: dict) -> list[str]:
+        """See `Stage`: a discriminator that is never wrong, fakes that are all alike or not of their class."""
+        signs = []
+        if metrics["step"] < self.total_steps / 20:  # nobody knows anything yet
+            return signs
+        if min(metrics["real_accuracy"], metrics["fake_accuracy"]) > _SATURATED:
+            signs.append("the discriminator hardly ever takes fake for real: the generator gets little to learn from")
+        chance = 1 / self.generator.num_classes
+        # Where neither knows the classes, it is early. One that tells them of real images, but not of fakes, matters.
+        if metrics["class_accuracy"] > 3 * chance and metrics["generator_class_accuracy"] < 1.2 * chance:
+            signs.append("the classes of fakes are at chance: the generator does not heed its labels")
+        if metrics.get("diversity", 1.0) < _ALIKE:
+            signs.append("the generator makes nearly the same image of a class from every noise (mode collapse)")
+        return signs
+
+    def train_step(self, batch):
+        """One generator update, then for each micro-batch an attack and a discriminator update.
+
+        Args:
+            batch: this replica's real images float32 [n * b, H, W, C] in [-1, 1] and labels int32 [n * b], with n
+                discriminator steps and b images per replica in a micro-batch.
+
+        Returns:
+            Dictionary of scalar metrics over the global batch; those of the discriminator are of its last update.
+        """
+        generator_seed, *seeds = step_seeds(self.seed, self.step, 1 + 2 * self.micro_batches)
+        metrics = self.update_generator(generator_seed)
+        play_round = self.play_round
+        if not tf.distribute.has_strategy():
+            # One graph that all rounds call: a third less memory, half the time to the first step. Under a strategy
+            # optimizers, batch norm and u must be updated at the top level of the replica's function.
+            play_round = tf.function(play_round, autograph=False, experimental_attributes={"_noinline": True})
+        for images, labels in self.split(*batch):
+            attack_seed, fake_seed, *seeds = seeds
+            metrics.update(play_round(images, labels, attack_seed, fake_seed))
+        averages, weights = self.average_generator.trainable_variables, self.generator.trainable_variables
+        update_average(averages, weights, self.average_decay, self.step)
+        self.step.assign_add(1)
+        return {**self.sum_over_replicas(metrics), **self.weight_norms()}
+
+    def play_round(self, images, labels, attack_seed, fake_seed) -> dict:
+        """Attacks a micro-batch of real images, then updates the discriminator; returns its metrics."""
+        adversarial = self.attack(images, labels, attack_seed)
+        # Else the generator's images would be made, and kept, while the attack still needs its own memory.
+        with tf.control_dependencies([adversarial]):
+            return self.update_discriminator(adversarial, labels, fake_seed)
+
+    def update_generator(self, seed) -> dict:
+        """Updates the generator against the discriminator as it is (eq. 9: maximise L_C2 - L_S)."""
+        optimizer, variables = self.generator_optimizer, self.generator.trainable_variables
+
+        def judge(images, labels):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(images)
+                fake = self.discriminator(images, training=False)
+                loss = self.average(self.objectives.generator(fake, labels))
+                target = scaled(optimizer, loss)
+            metrics = {"generator_loss": loss, "generator_class_accuracy": self.accuracy(fake.classes, labels)}
+            return tape.gradient(target, images), metrics
+
+        # In two legs, back to the images and on from there: the discriminator, which needs the most memory, can work in
+        # parts, and the generator sees the whole batch, which its batch norm needs.
+        noise, labels = self.generator_inputs(seed)
+        with tf.GradientTape() as tape:
+            images = self.generator((noise, labels), training=True)
+        image_gradients, metrics = over_parts(self.by_xla(judge), (images, labels), self.accumulation)
+        norm = apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
+        return {**metrics, "generator_gradient_norm": self.share(norm)}
+
+    def attack(self, images, labels, seed) -> tf.Tensor:
+        """Returns adversarial real images; with no attacker the images themselves."""
+
+        def objective(images, labels):
+            del images  # the clean ones
+            return lambda images: self.objectives.attack(self.discriminator(images, training=False), labels)
+
+        with self.discriminator.kernels_held():
+            return self.attacked(images, labels, objective, seed)
+
+    def update_discriminator(self, images, labels, seed) -> dict:
+        """Updates the discriminator on (adversarial) real `images` and as many generated ones (eq. 8 or 9)."""
+        optimizer, variables = self.discriminator_optimizer, self.discriminator.trainable_variables
+        source_logits = self.objectives.source_logits
+
+        def differentiate(images, fake_images, labels, fake_labels):
+            with tf.GradientTape() as tape:
+                # One pass for both: no layer of the discriminator couples the images of a batch.
+                verdict = self.discriminator(tf.concat([images, fake_images], axis=0), training=True)
+                real, fake = (type(verdict)(*half) for half in zip(*(tf.split(logits, 2) for logits in verdict)))
+                loss = self.average(self.objectives.discriminator(real, fake, labels, fake_labels))
+                target = scaled(optimizer, loss)
+            metrics = {
+                "discriminator_loss": loss,
+                "real_accuracy": self.average(tf.cast(source_logits(real, labels) > 0, tf.float32)),
+                "fake_accuracy": self.average(tf.cast(source_logits(fake, fake_labels) < 0, tf.float32)),
+                "class_accuracy": self.accuracy(real.classes, labels),
+            }
+            return (), (tape.gradient(target, variables), metrics)
+
+        noise, fake_labels = self.generator_inputs(seed)
+        fake_images = self.generator((noise, fake_labels), training=True)
+        self.discriminator.power_iteration()
+        batch = (images, fake_images, labels, fake_labels)
+        _, (gradients, metrics) = over_parts(self.by_xla(differentiate), batch, self.accumulation)
+        norm = apply_gradients(optimizer, gradients, variables)
+        return {**metrics, "discriminator_gradient_norm": self.share(norm)}
+
+    def generator_inputs(self, seed):
+        """Noise and labels for this replica's part of a micro-batch."""
+        generator = self.generator
+        return generator_inputs(seed, self.replica_batch_size, generator.latent_dim, generator.num_classes)
+
+    def standardize_average_generator(self, batches: int = 50, batch_size: int = 128):
+        """Gives the averaged generator batch-norm statistics of its own ("standing statistics").
+
+        Averaged weights make other feature maps than those that the generator's running averages were taken from. So
+        the running averages start anew, from 0, and see `batches` batches of `batch_size`, over all replicas, of the
+        averaged generator; the share of that 0 is divided out (as Adam does with its moments). A pure function of its
+        weights. To be called before the averaged generator is sampled from, outside of a training step.
+        """
+        generator = self.average_generator
+        for layer in generator.batch_norm_layers:
+            layer.moving_mean.assign(tf.zeros_like(layer.moving_mean))
+            layer.moving_variance.assign(tf.zeros_like(layer.moving_variance))
+
+        for seed in step_seeds(self.seed, 0, batches):
+            self._observe(seed, max(batch_size // tf.distribute.get_strategy().num_replicas_in_sync, 1))
+        seen = 1.0 - MOMENTUM**batches
+        for layer in generator.batch_norm_layers:
+            layer.moving_mean.assign(layer.moving_mean / seen)
+            layer.moving_variance.assign(layer.moving_variance / seen)
+
+    @tf.function
+    def _observe(self, seed, replica_batch_size: int):
+        def observe():
+            generator = self.average_generator
+            generator(
+                generator_inputs(seed, replica_batch_size, generator.latent_dim, generator.num_classes), training=True
+            )
+
+        tf.distribute.get_strategy().run(observe)

@@ -1,0 +1,197 @@
+"""Stage 2: fine-tuning of a classifier on attacked real and generated images (Rob-GAN, section 3.3, eq. 6 and 10)."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+from robgan_tf.layers.batch_norm import BatchNorm
+from robgan_tf.losses import fine_tuning_loss
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.classifiers.class_branch import Classifier
+from robgan_tf.training.accumulation import over_parts
+from robgan_tf.training.generated import GeneratedImages
+from robgan_tf.training.objectives import Adversarial, Objective
+from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
+from robgan_tf.training.randomness import step_seeds
+from robgan_tf.training.stage import Stage
+
+_ADVERSARIAL = Adversarial()
+_BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
+
+
+@gin.configurable
+class FineTuning(Stage):
+    """Trains a classifier on attacked real images and, with a source of them, attacked generated ones.
+
+    Without generated images it is adversarial training (eq. 3), without an attacker too standard training.
+
+    Args:
+        classifier: the classifier, built: the discriminator's class branch (eq. 10), or any other (eq. 6).
+        generated: where generated images come from, or None.
+        num_examples: number of real training images.
+        seed: seed of noise, labels and random starts.
+        attacker: the attacker of real and generated images, or None.
+        objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()` or
+            `@lipschitz_regularised()`.
+        fake_weight: lambda, weight of the generated images; 0 without any.
+        epochs: length of the stage in passes over the real images.
+        batch_size: global number of real images in a batch, over all replicas; as many generated ones come on top.
+        optimizer: makes the Keras optimizer from a learning rate, e.g. `@finetuning/Adam`.
+        schedule: learning-rate schedule, e.g. `@finetuning/staged`.
+        average_decay: decay of the moving average of the classifier's weights; 0 for none.
+        batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
+            the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
+        accumulation: number of parts that a replica's share of a batch is computed in, see `Stage`.
+        jit_compile: see `Stage`. Gradients of a classifier with batch norm are not compiled, its attacks are.
+
+    Raises:
+        ValueError: as `Stage`, and for parts that do not go together.
+    """
+
+    name_of_stage = "finetuning"
+    # Whether it learns; what it learns; whether that holds for other images, by which the best checkpoint is chosen.
+    headlines = {"loss": "loss", "class_accuracy": "training right", "validation_accuracy": "validation right"}
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        generated: GeneratedImages | None,
+        num_examples: int,
+        seed: int,
+        attacker: Attacker | None = gin.REQUIRED,
+        objective: Objective = _ADVERSARIAL,
+        fake_weight: float = gin.REQUIRED,
+        epochs: float = gin.REQUIRED,
+        batch_size: int = 128,
+        optimizer: Callable = gin.REQUIRED,
+        schedule: Callable = gin.REQUIRED,
+        average_decay: float = 0.0,
+        batch_norm_training: bool = True,
+        accumulation: int = 1,
+        jit_compile: bool = False,
+    ):
+        super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile)
+        if fake_weight < 0 or (fake_weight > 0) != (generated is not None):
+            raise ValueError(
+                f"FineTuning.fake_weight (lambda) is {fake_weight} and there are {'no ' if generated is None else ''}"
+                f"generated images: it must be > 0 with and 0 without them. Set Experiment.generated = None for "
+                f"adversarial training."
+            )
+        if generated is not None:
+            generated.check(classifier.num_classes, classifier.image_shape)
+        if not isinstance(objective, Objective):
+            raise ValueError(f"FineTuning.objective must be an objective such as @adversarial(), got {objective!r}.")
+        objective.check(classifier, attacker)
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"FineTuning.average_decay must be in [0, 1), got {average_decay}.")
+        self.has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
+        if accumulation > 1 and self.has_batch_norm:
+            raise ValueError(
+                f"FineTuning.accumulation = {accumulation} would give the classifier's batch norm the statistics of "
+                f"parts of the batch: set it to 1 and lower FineTuning.batch_size instead."
+            )
+        self.classifier = classifier
+        self.average_classifier = classifier.another() if average_decay else None
+        self.generated = generated
+        self.objective = objective
+        self.fake_weight = fake_weight
+        self.seed = seed
+        self.average_decay = average_decay
+        self.batch_norm_training = batch_norm_training
+        # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
+        self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
+        schedule = schedule(num_examples / self.images_per_step, self.total_steps)
+        self.compile(optimizer=make_optimizer(optimizer, schedule, classifier.class_variables))
+
+    @property
+    def players(self) -> dict[str, keras.Model]:
+        """The networks that the stage trains, by name."""
+        return {"classifier": self.classifier}
+
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """The classifier's optimizer."""
+        return {"classifier": self.optimizer}
+
+    @property
+    def attacked_at_once(self) -> int:
+        """Real images and as many generated ones."""
+        return self.replica_batch_size * (1 if self.generated is None else 2)
+
+    @property
+    def result(self) -> Classifier:
+        """The classifier to evaluate: the averaged one where there is an average."""
+        return self.classifier if self.average_classifier is None else self.average_classifier
+
+    def start(self):
+        """Makes the average start at the classifier's weights, once these are those that the stage starts with."""
+        if self.average_classifier is not None:
+            self.average_classifier.set_weights(self.classifier.get_weights())
+
+    def checkpoint_objects(self) -> dict:
+        """Everything that influences the next step, but for generated images, which do not change."""
+        objects = {"classifier": self.classifier, "optimizer": self.optimizer, "step": self.step}
+        objects["best_accuracy"] = self.best_accuracy
+        if self.average_classifier is not None:
+            objects["average_classifier"] = self.average_classifier
+        return objects
+
+    def train_step(self, batch):
+        """Attacks real and generated images, then updates the classifier on both.
+
+        Args:
+            batch: this replica's real images float32 [b, H, W, C] in [-1, 1] and labels int32 [b].
+
+        Returns:
+            Dictionary of scalar metrics over the global batch.
+        """
+        images, labels = batch
+        attack_seed, fake_seed = step_seeds(self.seed, self.step, 2)
+        if self.generated is not None:
+            fake_images, fake_labels = self.generated.sample(fake_seed, self.replica_batch_size)
+            images = tf.concat([images, fake_images], axis=0)
+            labels = tf.concat([labels, fake_labels], axis=0)
+        adversarial = self.attack(images, labels, attack_seed)
+
+        self.classifier.power_iteration()
+        # Real and generated images side by side, so that each part of the batch has its share of both.
+        kinds = 1 if self.generated is None else 2
+        batch = [part for tensor in (images, adversarial, labels) for part in tf.split(tensor, kinds)]
+        # Batch norm assigns its running averages and asks the other replicas, which `by_xla` does not allow.
+        differentiate = self._differentiate if self.has_batch_norm else self.by_xla(self._differentiate)
+        _, (gradients, metrics) = over_parts(differentiate, batch, self.accumulation)
+        norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
+        metrics["classifier_gradient_norm"] = self.share(norm)
+        if self.average_classifier is not None:
+            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
+        self.step.assign_add(1)
+        return {**self.sum_over_replicas(metrics), **self.weight_norms()}
+
+    def _differentiate(self, *batch):
+        """Gradients and metrics of images, attacked images and labels: of real ones, or of real and fake ones each."""
+        kinds = len(batch) // 3
+        images, adversarial, labels = (tf.concat(batch[i : i + kinds], axis=0) for i in range(0, len(batch), kinds))
+        real = batch[0].shape[0]
+        with tf.GradientTape() as tape:
+            per_image, logits = self.objective.loss(
+                self.classifier, images, adversarial, labels, self.batch_norm_training
+            )
+            loss = fine_tuning_loss(per_image, real, self.fake_weight) / self.batch_size
+            target = scaled(self.optimizer, loss)
+        metrics = {"loss": loss, "class_accuracy": self.accuracy(logits[:real], labels[:real])}
+        if self.generated is not None:
+            metrics["fake_class_accuracy"] = self.accuracy(logits[real:], labels[real:])
+        return (), (tape.gradient(target, self.classifier.class_variables), metrics)
+
+    def attack(self, images, labels, seed) -> tf.Tensor:
+        """Returns adversarial images, made on the objective's attack; with no attacker the images themselves."""
+
+        def objective(images, labels):
+            return self.objective.attack(self.classifier, images, labels)
+
+        with self.classifier.kernels_held():
+            return self.attacked(images, labels, objective, seed)

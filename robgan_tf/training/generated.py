@@ -1,0 +1,166 @@
+"""Where the generated images of fine-tuning come from: a generator, or a sample set on disk (Rob-GAN, eq. 6)."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
+from robgan_tf.data.sources.sample_files import read_samples
+from robgan_tf.keras2 import keras
+from robgan_tf.training.randomness import generator_inputs, shares_of_replicas
+
+# Images that are made at once for a file.
+_CHUNK = 250
+
+
+class GeneratedImages:
+    """Base of the sources of generated images.
+
+    Attributes:
+        origin: what it is, for messages.
+        nbytes: bytes that it holds in the host's memory.
+        num_classes: number of classes of its images.
+        image_shape: (H, W, C) of its images.
+    """
+
+    origin: str
+    nbytes: int = 0
+    num_classes: int
+    image_shape: tuple[int, int, int]
+
+    def sample(self, seed, count: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns images float32 [count, H, W, C] in [-1, 1] and labels int32 [count], for this replica.
+
+        They are drawn for the global batch and cut, so that any number of replicas sees the same global batch.
+
+        Args:
+            seed: int32 [2], the same on all replicas.
+            count: number of images for each replica.
+        """
+        raise NotImplementedError
+
+    def check(self, num_classes: int, image_shape: Sequence[int]):
+        """Raises a ValueError where the images do not fit a classifier of `num_classes` and `image_shape` (H, W, C)."""
+        for what, here, there in (
+            ("classes", self.num_classes, num_classes),
+            ("image shape", tuple(self.image_shape), tuple(image_shape)),
+        ):
+            if here != there:
+                raise ValueError(
+                    f"{self.origin}: it has {what} {here}, the classifier {there}: generated images must be of the "
+                    f"classes and the size of the data."
+                )
+
+
+class FromGenerator(GeneratedImages):
+    """Images of a frozen generator, in inference mode, of uniform classes.
+
+    Args:
+        generator: maps (z, labels) to images.
+    """
+
+    origin = "the generator of this run"
+
+    def __init__(self, generator: keras.Model):
+        self.generator = generator
+        self.num_classes = generator.num_classes
+        self.image_shape = generator.image_shape
+
+    def sample(self, seed, count):
+        """See `GeneratedImages`."""
+        inputs = generator_inputs(seed, count, self.generator.latent_dim, self.num_classes)
+        return self.generator(inputs, training=False), inputs[1]
+
+
+class FromFile(GeneratedImages):
+    """Images of a fixed sample set, drawn with replacement. It is held in the host's memory, as uint8.
+
+    Args:
+        path: the file, see `read_samples`.
+        num_classes: number of classes of the data.
+
+    Raises:
+        ValueError: see `read_samples`.
+    """
+
+    def __init__(self, path: str, num_classes: int):
+        self.origin = f"sample_file.path = {path}"
+        examples = read_samples(path, num_classes)
+        images, labels = examples.images, examples.labels
+        self.num_classes = num_classes
+        self.image_shape = images.shape[1:]
+        self.nbytes = images.nbytes + 4 * len(labels)
+        # On the host, whatever the strategy: a step takes its few images from there.
+        with tf.device("CPU:0"):
+            self._images, self._labels = tf.constant(images), tf.constant(labels)
+
+    def sample(self, seed, count):
+        """See `GeneratedImages`."""
+        with tf.device("CPU:0"):
+            (rows,) = shares_of_replicas(
+                lambda total: [tf.random.stateless_uniform([total], seed, maxval=len(self._labels), dtype=tf.int32)],
+                count,
+            )
+            images, labels = tf.gather(self._images, rows), tf.gather(self._labels, rows)
+        return to_pixel_range(images), labels
+
+
+@gin.configurable
+def this_generator(generator: keras.Model | None, num_classes: int) -> FromGenerator | None:
+    """The source for `Experiment.generated` that draws from the averaged generator of this run; none without one."""
+    del num_classes
+    return None if generator is None else FromGenerator(generator)
+
+
+@gin.configurable
+def sample_file(generator: keras.Model | None, num_classes: int, path: str = gin.REQUIRED) -> FromFile:
+    """The source for `Experiment.generated` that draws from a sample set on disk, see `FromFile`."""
+    del generator
+    return FromFile(path, num_classes)
+
+
+def write_samples(generator: keras.Model, path: str, count: int, seed: int):
+    """Writes an .npz file of generated images, uint8 [N, H, W, C], and labels, int32 [N], for `read_samples`.
+
+    The classes come in turn, equally often. The images are made in chunks, and only a chunk is in memory. The file is
+    written aside and renamed.
+
+    Args:
+        generator: maps (z, labels) to images, in inference mode.
+        path: the file.
+        count: number of images, N.
+        seed: seed of the noise. The first images of a larger count are those of a smaller one.
+    """
+    labels = np.arange(count, dtype=np.int32) % generator.num_classes
+    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
+            with archive.open("labels.npy", "w") as file:
+                np.lib.format.write_array(file, labels, allow_pickle=False)
+            with archive.open("images.npy", "w", force_zip64=True) as file:
+                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *generator.image_shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for images in _chunks(generator, labels, seed):
+                    file.write(images.tobytes())
+        os.replace(partial, path)
+    finally:
+        if os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _chunks(generator: keras.Model, labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    @tf.function
+    def make(seed, labels):
+        noise = tf.random.stateless_normal([_CHUNK, generator.latent_dim], seed)
+        return to_uint8(generator((noise, labels), training=False))
+
+    for index, begin in enumerate(range(0, len(labels), _CHUNK)):
+        chunk = labels[begin : begin + _CHUNK]
+        seeds = tf.random.experimental.stateless_fold_in(tf.constant([seed, 0x5A3E]), index)
+        yield make(seeds, tf.constant(np.resize(chunk, _CHUNK)))[: len(chunk)].numpy()

@@ -1,0 +1,163 @@
+"""The metrics of a training stage: progress, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+
+import tensorflow as tf
+from absl import logging
+
+from robgan_tf.run.directory import RunDirectory
+from robgan_tf.run.machine import memory_in_use
+from robgan_tf.run.progress import Progress
+from robgan_tf.run.tensorboard import tidy_events, write_scalars
+
+# Of an entry: what depends on the machine and its moods. All else is the same however often a run was interrupted.
+NOT_REPEATABLE = (
+    "wall_seconds",
+    "images_per_second",
+    "attack_share",
+    "upkeep_share",
+    "memory_mib",
+    "gpu_memory_mib",
+)
+
+
+class NonFiniteLossError(RuntimeError):
+    """A metric became infinite or not a number.
+
+    Attributes:
+        step: the step that it happened in.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
+
+
+class MetricsLog:
+    """Takes in the metrics of each step and writes their means now and then; a context that opens and closes its files.
+
+    Within the context TensorBoard's file of the stage is the default of `tf.summary`: periodic work may write images.
+
+    Args:
+        stage: the stage that is trained.
+        run_directory: where to write.
+        every: steps between two entries; an entry holds the means since the one before.
+        state: what `state` was when the checkpoint was written that the stage continues from.
+    """
+
+    def __init__(self, stage, run_directory: RunDirectory, every: int, state: dict | None = None):
+        self.stage = stage
+        self.run_directory = run_directory
+        self.every = every
+        self._writes = run_directory.workers.is_chief
+        self._step = stage.steps_done
+        self._signs = []
+        state = state or {"sums": {}, "steps": 0, "seconds": 0.0}
+        self._sums, self._steps = dict(state["sums"]), state["steps"]
+        self._upkeep = state.get("upkeep", 0.0)
+        self._since = time.monotonic() - state["seconds"]
+
+    @property
+    def state(self) -> dict:
+        """What has been taken in since the last entry: a run that continues from here writes the same next one."""
+        seconds = time.monotonic() - self._since
+        return {"sums": dict(self._sums), "steps": self._steps, "seconds": seconds, "upkeep": self._upkeep}
+
+    def __enter__(self) -> MetricsLog:
+        # Over all parts of a run that was interrupted.
+        self._start = time.monotonic() - self.run_directory.last_wall_seconds()
+        with contextlib.ExitStack() as opened:
+            if self._writes:
+                self.run_directory.path.mkdir(parents=True, exist_ok=True)
+                self._file = opened.enter_context(open(self.run_directory.metrics, "a"))
+                folder = self.run_directory.tensorboard / self.stage.name_of_stage
+                opened.callback(tidy_events, folder)
+                self._writer = tf.summary.create_file_writer(str(folder))
+            else:
+                self._file, self._writer = opened.enter_context(open(os.devnull, "a")), tf.summary.create_noop_writer()
+            opened.callback(self._writer.close)
+            opened.enter_context(self._writer.as_default())
+            self._progress = Progress(self.stage, silent=not self._writes)
+            opened.callback(self._progress.close)
+            self._opened = opened.pop_all()
+        return self
+
+    def __exit__(self, *error):
+        self._opened.close()
+
+    def add(self, step: int, steps: int, metrics: dict):
+        """Takes in the metrics of a step.
+
+        Args:
+            step: number of steps done.
+            steps: steps done since the last call.
+            metrics: scalars of the last of them.
+
+        Raises:
+            NonFiniteLossError: where one of them is not finite.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if broken:
+            raise NonFiniteLossError(
+                f"{', '.join(broken)} became {', '.join(str(values[name]) for name in broken)} at step {step} of "
+                f"{self.stage.name_of_stage}.",
+                step,
+            )
+        self._step = step
+        self._steps += steps
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + steps * value
+        self._progress.advance(step)
+
+    def spend(self, seconds: float):
+        """Says that so much of the time since the last entry was no training: validation, image grids, checkpoints."""
+        self._upkeep += seconds
+
+    def flush(self):
+        """Brings TensorBoard's file to the disk, as the metrics are after each; to be called before a checkpoint."""
+        self._writer.flush()
+
+    def write(self, scalars: dict):
+        """Writes an entry: the means since the one before, and `scalars`, e.g. of a validation.
+
+        Of `scalars`, `attack_seconds`, the seconds that the attacks of a step take, becomes their share of its time.
+        """
+        scalars = dict(scalars)
+        means = {name: value / self._steps for name, value in self._sums.items()}
+        now = time.monotonic()
+        seconds = now - self._since
+        training = max(seconds - self._upkeep, 1e-9)
+        timings = {"images_per_second": self._steps * self.stage.images_per_step / training}
+        if "attack_seconds" in scalars:
+            timings["attack_share"] = min(scalars.pop("attack_seconds") * self._steps / training, 1.0)
+        timings["upkeep_share"] = self._upkeep / max(seconds, 1e-9)
+        sigmas = self.stage.layer_sigmas()
+        gauges = {**self.stage.learning_rates(), **memory_in_use()}
+        if sigmas:
+            gauges["discriminator_largest_sigma"] = max(sigmas.values())
+        self._sums, self._steps, self._since, self._upkeep = {}, 0, now, 0.0
+        metrics = {**means, **scalars, **gauges, **timings}
+        record = {
+            "stage": self.stage.name_of_stage,
+            "step": self._step,
+            "images_seen": self._step * self.stage.images_per_step,
+            "wall_seconds": round(now - self._start, 3),
+            **metrics,
+        }
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        write_scalars(metrics, sigmas, self._step)
+        self._progress.show(metrics)
+        signs = self.stage.signs_of_collapse(record)
+        for sign in signs:
+            if self._writes and sign not in self._signs:  # once, until it goes away
+                with self._progress.interrupted():
+                    logging.warning("step %d of %s: %s.", self._step, self.stage.name_of_stage, sign)
+        self._signs = signs

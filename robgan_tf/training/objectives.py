@@ -1,0 +1,152 @@
+"""What fine-tuning trains a classifier for: the loss of each image, and what its attacker maximises.
+
+An objective has `attack`, a function for the attacker, and `loss`, which the update minimises; `check` refuses what
+can't go with it. All images are float32 [B, H, W, C] in [-1, 1], all labels int32 [B].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Callable
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.losses import class_loss
+from robgan_tf.players.attacker.pgd import Attacker, magnified
+from robgan_tf.players.classifiers.class_branch import Classifier
+
+# Of squared norms: the root has no derivative at 0, where an image's loss is flat.
+_TINY = 1e-24
+
+
+class Objective:
+    """Base of the objectives."""
+
+    def check(self, classifier: Classifier, attacker: Attacker | None):
+        """Raises a ValueError where classifier or attacker do not go with the objective."""
+
+    def attack(self, classifier: Classifier, images, labels) -> Callable:
+        """Returns a function of images that the attacker of `images` maximises, [B]."""
+        raise NotImplementedError
+
+    def loss(self, classifier: Classifier, images, adversarial, labels, training: bool):
+        """Returns the loss of each image, [B], and the class logits [B, K] at the attacked images.
+
+        Args:
+            classifier: the classifier.
+            images: the images before the attack.
+            adversarial: the attacked images; `images` themselves without an attacker.
+            labels: their classes.
+            training: whether batch norm works on the statistics of the batch.
+        """
+        raise NotImplementedError
+
+
+@gin.configurable("adversarial")
+@dataclasses.dataclass(frozen=True)
+class Adversarial(Objective):
+    """CE(f(x'), y) at the attacked image x': adversarial training (Madry et al., ICLR 2018; Rob-GAN, eq. 3, 6, 10).
+
+    Attributes:
+        attack_loss: maps class logits and labels to what the attacker maximises: `@class_loss`, `@margin_loss` or
+            another.
+    """
+
+    attack_loss: Callable = class_loss
+
+    def attack(self, classifier, images, labels):
+        """See `Objective`: the class loss, or what `attack_loss` is."""
+        del images
+        return lambda images: self.attack_loss(classifier(images, training=False), labels)
+
+    def loss(self, classifier, images, adversarial, labels, training):
+        """See `Objective`."""
+        del images
+        logits = classifier(adversarial, training=training)
+        return class_loss(logits, labels), logits
+
+
+@gin.configurable("trades")
+@dataclasses.dataclass(frozen=True)
+class Trades(Objective):
+    """CE(f(x), y) + beta KL(f(x) || f(x')) at the x' of the largest KL (Zhang et al., ICML 2019, eq. 5, Algorithm 1).
+
+    The clean images teach the classes, and the attacked ones to stay with the answer. As in the authors' code, both
+    f(x) and f(x') have a gradient, the attack sees the network in inference mode, and a network with batch norm works
+    on the statistics of clean and attacked images separately, in two passes. There the attack starts at
+    x + 0.001 N(0, I); here it is the attacker's random start, a point of the ball.
+
+    Attributes:
+        beta: weight of the second term (1/lambda in the paper); 6 for CIFAR-10.
+    """
+
+    beta: float = 6.0
+
+    def __post_init__(self):
+        if self.beta <= 0:
+            raise ValueError(f"trades.beta must be > 0, got {self.beta}; it is 6 in the authors' code.")
+
+    def check(self, classifier, attacker):
+        """Raises a ValueError without an attacker, or with one that starts where the objective has no gradient."""
+        if attacker is None or not attacker.random_start:
+            raise ValueError(
+                "FineTuning.objective = @trades() needs an attacker with a random start, since KL(f(x) || f(x')) has "
+                "no gradient at x' = x: set FineTuning.attacker and finetuning/Attacker.random_start = True."
+            )
+
+    def attack(self, classifier, images, labels):
+        """See `Objective`: KL(f(x) || f(x')) of each image; the labels have no part in it."""
+        del labels
+        clean = classifier(images, training=False)
+        return lambda images: divergence(clean, classifier(images, training=False))
+
+    def loss(self, classifier, images, adversarial, labels, training):
+        """See `Objective`."""
+        clean = classifier(images, training=training)
+        logits = classifier(adversarial, training=training)
+        return class_loss(clean, labels) + self.beta * divergence(clean, logits), logits
+
+
+@gin.configurable("lipschitz_regularised")
+@dataclasses.dataclass(frozen=True)
+class LipschitzRegularised(Adversarial):
+    """CE(f(x), y) + lambda ||d CE(f(x), y) / dx||_2: the local Lipschitz value as a regulariser (Rob-GAN, eq. 4 and 5).
+
+    With an attacker, x is the attacked image. With batch norm in training mode, where images share their statistics,
+    the derivative is that of the sum over the batch.
+
+    Attributes:
+        weight: lambda, for pixels in [-1, 1].
+    """
+
+    weight: float = 1.0
+
+    def __post_init__(self):
+        if self.weight <= 0:
+            raise ValueError(f"lipschitz_regularised.weight must be > 0, got {self.weight}.")
+
+    def check(self, classifier, attacker):
+        """Raises a ValueError for a network that computes its blocks anew, which can be differentiated once alone."""
+        if any(getattr(module, "recompute", False) for module in classifier.submodules):
+            raise ValueError(
+                "FineTuning.objective = @lipschitz_regularised() needs second derivatives, which recomputed blocks do "
+                "not have: set Discriminator.recompute = False, and FineTuning.accumulation above 1 to save memory."
+            )
+
+    def loss(self, classifier, images, adversarial, labels, training):
+        """See `Objective`."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(adversarial)
+            per_image, logits = super().loss(classifier, images, adversarial, labels, training)
+            # One factor for all: batch norm makes the loss of an image depend on the others.
+            _, factor = magnified(tf.reduce_max(per_image))
+            large = factor * per_image
+        squares = tf.reduce_sum(tape.gradient(large, adversarial) ** 2, axis=[1, 2, 3])
+        return per_image + self.weight * tf.sqrt(tf.maximum(squares, _TINY)) / factor, logits
+
+
+def divergence(logits, other_logits):
+    """KL(softmax(logits) || softmax(other_logits)) of each image, [B], from logits [B, K]."""
+    logs, other_logs = tf.nn.log_softmax(logits), tf.nn.log_softmax(other_logits)
+    return tf.reduce_sum(tf.exp(logs) * (logs - other_logs), axis=-1)

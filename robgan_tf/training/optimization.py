@@ -1,0 +1,131 @@
+"""What both stages need to update weights: learning-rate schedules, gradient steps, moving averages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable
+
+import gin
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+
+adam = gin.external_configurable(keras.optimizers.Adam, "Adam")
+sgd = gin.external_configurable(keras.optimizers.SGD, "SGD")
+
+schedules = keras.optimizers.schedules
+
+
+# Learning-rate schedules. They are functions of the optimizer's own count of updates, so that a change of rate leaves
+# the moments alone and a resumed run continues where it was. `initial` comes from gin; the stage tells them how many
+# updates an epoch of real images and the whole stage have.
+
+
+@gin.configurable
+def fixed(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
+    """The same rate throughout."""
+    del updates_per_epoch
+    return schedules.PolynomialDecay(initial, updates, end_learning_rate=initial)
+
+
+@gin.configurable
+def linear(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
+    """Linearly to zero at the end of the stage (SN-GAN)."""
+    del updates_per_epoch
+    return schedules.PolynomialDecay(initial, updates, end_learning_rate=0.0)
+
+
+@gin.configurable
+def halving(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED, every_epochs: float = 50):
+    """Halved every `every_epochs` epochs (the authors' code)."""
+    del updates
+    return schedules.ExponentialDecay(initial, max(round(every_epochs * updates_per_epoch), 1), 0.5, staircase=True)
+
+
+@gin.configurable
+def staged(
+    updates_per_epoch: float,
+    updates: int,
+    initial: float = gin.REQUIRED,
+    epochs: Sequence[float] = (20, 20, 10, 10),
+    factor: float = 0.1,
+):
+    """Multiplied by `factor` after each entry of `epochs` (the authors' fine-tuning).
+
+    Raises:
+        ValueError: where the entries of `epochs` do not add up to the stage's length.
+    """
+    # A stage is a whole number of steps, each with several updates of the discriminator: not quite the epochs given.
+    if abs(sum(epochs) * updates_per_epoch - updates) > max(0.5, 0.01 * updates):
+        raise ValueError(
+            f"staged.epochs = {tuple(epochs)} add up to {sum(epochs):g} epochs, the stage has "
+            f"{updates / updates_per_epoch:g}: make them equal."
+        )
+    borders = [round(sum(epochs[: index + 1]) * updates_per_epoch) for index in range(len(epochs) - 1)]
+    return schedules.PiecewiseConstantDecay(borders, [initial * factor**index for index in range(len(epochs))])
+
+
+def make_optimizer(optimizer: Callable, schedule, variables):
+    """Returns an optimizer for `variables`, with loss scaling under float16.
+
+    Its own variables are made here: they must exist before a graph is traced and before a checkpoint is restored.
+
+    Args:
+        optimizer: function of `learning_rate`, e.g. gin's `@Adam`.
+        schedule: learning-rate schedule.
+        variables: the variables that it will update.
+    """
+    made = optimizer(learning_rate=schedule)
+    if keras.mixed_precision.global_policy().name == "mixed_float16":
+        made = keras.mixed_precision.LossScaleOptimizer(made)
+    made.build(variables)
+    return made
+
+
+def scaled(optimizer, loss):
+    """Returns the loss to differentiate: under float16 multiplied, so that small gradients do not vanish."""
+    return optimizer.get_scaled_loss(loss) if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) else loss
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Does an update of `variables` with this replica's share of the gradients of a loss that `scaled` gave.
+
+    Returns:
+        The norm of all gradients over the global batch, a float32 scalar, the same on every replica. Under float16 it
+        is 0 where the gradients overflowed and the update is left out.
+    """
+    loss_scale = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+    if loss_scale:
+        gradients = optimizer.get_unscaled_gradients(gradients)
+    # Dense: the gradient of an embedding has a row for each image, several of one class, and in each batch of other
+    # classes. On GPUs Keras compiles its updates by XLA, anew for each number of different rows.
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    # Added up over the replicas here and not by the optimizer, since the norm of a sum is not the sum of the norms.
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync > 1:
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
+    norm = tf.linalg.global_norm(gradients)
+    return tf.where(tf.math.is_finite(norm), norm, 0.0) if loss_scale else norm
+
+
+def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay: float, step):
+    """Moves `averages` towards `weights`: average <- d * average + (1 - d) * weight.
+
+    d is `decay`, or (1 + step) / (10 + step) where that is smaller: else a short training would give little more than
+    an average of random initial weights (as `tf.train.ExponentialMovingAverage` does with `num_updates`).
+
+    To be called in replica context at the top level of a training step. Keras makes its variables without a rule how
+    replicas agree on an assigned value; all hold the same here, so each device updates its own copy.
+    """
+    step = tf.cast(step, tf.float32)
+    rest = 1.0 - tf.minimum(decay, (1.0 + step) / (10.0 + step))
+
+    def move(average, weight, rest):
+        return average.assign_add(rest * (weight - average))
+
+    def update(strategy, rest):
+        for average, weight in zip(averages, weights):
+            strategy.extended.update(average, move, args=(weight, rest))
+
+    tf.distribute.get_replica_context().merge_call(update, args=(rest,))

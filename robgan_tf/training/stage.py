@@ -1,0 +1,232 @@
+"""What co-training and fine-tuning share: counting steps, cutting batches, metrics over the global batch."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+from robgan_tf.layers.spectral_norm import SpectralNormLayer
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.training.accumulation import over_parts
+from robgan_tf.training.randomness import replica_seed
+
+
+class Stage(keras.Model):
+    """A training stage that `fit` drives: a `keras.Model` with a custom `train_step`.
+
+    Args:
+        num_examples: number of real training images.
+        epochs: length of the stage in passes over the real images; need not be whole.
+        batch_size: global size of a micro-batch, over all replicas.
+        micro_batches: micro-batches in a training step.
+        accumulation: number of parts that a replica's share of a micro-batch is computed in, one after the other, where
+            it does not fit in memory. Gradients are added up, and the update is the same but for rounding.
+        attacker: the attacker, or None.
+        jit_compile: whether XLA compiles attacks and gradients: for GPUs; on CPUs it is slower.
+
+    Attributes:
+        step: int64 variable, number of training steps done.
+        total_steps: number of training steps of the stage.
+        images_per_step: number of real images that a training step takes.
+
+    Raises:
+        ValueError: for a length or batch size that makes no sense, or that the replicas can't share.
+    """
+
+    # Names the stage in commands, checkpoints and metrics.
+    name_of_stage: str
+    # The metrics to show while it trains, with the words for them.
+    headlines: dict[str, str]
+
+    def __init__(
+        self,
+        num_examples: int,
+        epochs: float,
+        batch_size: int,
+        micro_batches: int,
+        accumulation: int,
+        attacker: Attacker | None,
+        jit_compile: bool,
+    ):
+        super().__init__(name=self.name_of_stage)
+        # The metrics that a step returns are those of the global batch on every replica.
+        self.distribute_reduction_method = "first"
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        if epochs <= 0:
+            raise ValueError(f"{type(self).__name__}.epochs must be > 0, got {epochs}.")
+        if micro_batches < 1:
+            raise ValueError(
+                f"{type(self).__name__}.discriminator_steps must be a whole number >= 1, got {micro_batches}."
+            )
+        if batch_size < 1 or batch_size % replicas:
+            raise ValueError(
+                f"{type(self).__name__}.batch_size is the batch over all replicas and must be a positive multiple of "
+                f"their number, {replicas}; got {batch_size}."
+            )
+        if accumulation < 1 or batch_size // replicas % accumulation:
+            raise ValueError(
+                f"{type(self).__name__}.accumulation must divide the batch of a replica, {batch_size // replicas}; got "
+                f"{accumulation}."
+            )
+        self.batch_size = batch_size
+        self.replica_batch_size = batch_size // replicas
+        self.micro_batches = micro_batches
+        self.accumulation = accumulation
+        self.attacker = attacker
+        self.use_xla = jit_compile
+        self.images_per_step = batch_size * micro_batches
+        self.total_steps = max(round(epochs * num_examples / self.images_per_step), 1)
+        self.step = tf.Variable(
+            0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+        )
+
+    @property
+    def steps_done(self) -> int:
+        """Number of training steps done."""
+        return int(self.step.numpy())
+
+    @property
+    def players(self) -> dict[str, keras.Model]:
+        """The networks that the stage trains, by name."""
+        raise NotImplementedError
+
+    @property
+    def optimizers(self) -> dict[str, keras.optimizers.Optimizer]:
+        """The optimizers of the players, by the same names."""
+        raise NotImplementedError
+
+    @property
+    def attacked_at_once(self) -> int:
+        """Number of images that a replica attacks in a micro-batch."""
+        return self.replica_batch_size
+
+    def call(self, inputs):
+        """Not used: a stage is trained, its players are called."""
+        raise NotImplementedError(f"{type(self).__name__} is a training stage: call its players instead.")
+
+    def diagnosis(self) -> str:
+        """Returns a sentence on the weights, for the message that ends a run: what is broken or largest."""
+        broken = []
+        norms = {}
+        for player, model in self.players.items():
+            for weight in model.trainable_variables:
+                norm = float(tf.norm(tf.cast(weight, tf.float32)))
+                norms[f"{player}: {weight.name}"] = norm
+                if not math.isfinite(norm):
+                    broken.append(f"{player}: {weight.name}")
+        if broken:
+            rest = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+            return f"Weights that are not finite: {', '.join(broken[:3])}{rest}."
+        text = "All weights are finite; the largest norm is {1:.3g} ({0})".format(
+            *max(norms.items(), key=lambda n: n[1])
+        )
+        sigmas = self.layer_sigmas()
+        if sigmas:
+            text += ", the largest sigma {1:.3g} ({0})".format(*max(sigmas.items(), key=lambda sigma: sigma[1]))
+        return text + "."
+
+    def layer_sigmas(self) -> dict[str, float]:
+        """Returns sigma, the largest singular value, of each spectrally normalised kernel; none without such layers.
+
+        Computed from the weights as they are: to be called now and then, outside of a training step.
+        """
+        names = list(self._spectral_norm_layers())
+        return dict(zip(names, self._sigmas().numpy().tolist())) if names else {}
+
+    @tf.function(autograph=False)
+    def _sigmas(self) -> tf.Tensor:
+        return tf.stack([layer.sigma() for layer in self._spectral_norm_layers().values()])
+
+    def _spectral_norm_layers(self) -> dict[str, SpectralNormLayer]:
+        return {
+            module.name: module
+            for model in self.players.values()
+            for module in model.submodules
+            if isinstance(module, SpectralNormLayer) and module.built
+        }
+
+    def learning_rates(self) -> dict[str, float]:
+        """Returns the learning rate of each player's last update."""
+        # As a tensor first: on several replicas it is a variable with a copy on each.
+        rates = {name: tf.convert_to_tensor(optimizer.learning_rate) for name, optimizer in self.optimizers.items()}
+        return {f"{name}_learning_rate": float(rate) for name, rate in rates.items()}
+
+    def signs_of_collapse(self, metrics: dict) -> list[str]:
+        """Returns what in an entry of the metrics tells that the training may have failed, in words; mostly nothing."""
+        return []
+
+    def split(self, images, labels) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Cuts this replica's batch into micro-batches of images and labels.
+
+        Every `micro_batches`-th image goes to the same one: so each micro-batch holds the same images, over all
+        replicas, however many replicas there are.
+        """
+
+        def cut(tensor):
+            shape = [self.replica_batch_size, self.micro_batches, *tensor.shape[1:]]
+            return tf.unstack(tf.reshape(tensor, shape), axis=1)
+
+        return list(zip(cut(images), cut(labels)))
+
+    def attacked(self, images, labels, objective: Callable, seed) -> tf.Tensor:
+        """Returns adversarial images; with no attacker the images themselves.
+
+        Args:
+            images: float32 [b, H, W, C] in [-1, 1], of this replica.
+            labels: their classes, int32 [b].
+            objective: maps clean images and labels to a function of images, which the attacker maximises, [b].
+            seed: int32 [2], the same on all replicas, of a random start.
+        """
+        if self.attacker is None:
+            return images
+
+        def attack(start, images, labels):
+            return self.attacker.ascend(start, images, objective(images, labels)), ()
+
+        attack = self.by_xla(attack)
+        start = self.attacker.start(images, replica_seed(seed))
+        parts = math.gcd(self.accumulation, images.shape[0])  # image grids hold fewer images than a batch
+        adversarial, _ = over_parts(attack, (start, images, labels), parts)
+        return adversarial
+
+    def by_xla(self, function: Callable) -> Callable:
+        """Returns `function` for XLA to compile, where the stage is to do so.
+
+        It must assign nothing and make no use of the other replicas. (That is why not the whole step is compiled: an
+        optimizer in a function of its own would not reach the other replicas.)
+        """
+        return tf.function(function, jit_compile=True, autograph=False) if self.use_xla else function
+
+    def average(self, per_image):
+        """Returns this replica's share of the mean over the global micro-batch of `per_image` [b].
+
+        The sum over the replicas is the mean. A mean over each replica's own images would be too large by the number of
+        replicas, since gradients are summed.
+        """
+        return tf.reduce_sum(per_image) / self.batch_size
+
+    def accuracy(self, logits, labels):
+        """Returns this replica's share of the accuracy of class `logits` [b, K] over the global micro-batch."""
+        hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
+        return self.average(tf.cast(hits, tf.float32))
+
+    def share(self, scalar):
+        """Returns this replica's share of a scalar that is the same on every replica."""
+        return scalar / tf.distribute.get_strategy().num_replicas_in_sync
+
+    def sum_over_replicas(self, metrics: dict) -> dict:
+        """Adds up the shares of all replicas, in a single reduction."""
+        context = tf.distribute.get_replica_context()
+        total = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack(list(metrics.values())))
+        return dict(zip(metrics, tf.unstack(total)))
+
+    def weight_norms(self) -> dict:
+        """Returns the norm of all weights of each player that is trained, the same on every replica.
+
+        After a gradient that is not finite it is not finite either, even where the loss still is.
+        """
+        norms = {name: tf.linalg.global_norm(model.trainable_variables) for name, model in self.players.items()}
+        return {f"{name}_weight_norm": norm for name, norm in norms.items()}

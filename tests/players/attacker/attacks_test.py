@@ -1,0 +1,283 @@
+"""All attacks, on a linear classifier, whose worst case has a closed form; and what each of them promises."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf import losses
+from robgan_tf.data.datasets import Examples
+from robgan_tf.players.attacker.apgd import AutoPGD, checkpoint_spans
+from robgan_tf.players.attacker.attacked_classifier import Withstands, is_within
+from robgan_tf.players.attacker.attacks import PGD, Noise, Transfer
+from robgan_tf.players.attacker.losses import dlr_loss, margin_loss, targeted_dlr_loss, targeted_margin_loss
+from robgan_tf.players.attacker.pgd import Attacker, MomentumAttacker
+from robgan_tf.players.attacker.square import Square, bump, square_sides
+from robgan_tf.players.attacker.threat_model import L2, LInf
+
+CLASSES, SHAPE, COUNT = 5, (6, 7, 2), 120
+WEIGHT = np.random.default_rng(0).normal(size=[84, CLASSES]).astype(np.float32)
+every_norm = pytest.mark.parametrize("norm, epsilon", [(LInf, 0.05), (L2, 0.4)])
+
+
+def linear(images):
+    return tf.reshape(images, [-1, 84]) @ WEIGHT
+
+
+def binary(images):
+    return linear(images)[:, :2]
+
+
+def examples_of(classifier):
+    """Images far from the ends of the range, each of the class that `classifier` gives it."""
+    pixels = np.random.default_rng(1).integers(60, 196, [COUNT, *SHAPE]).astype(np.uint8)
+    return Examples(pixels, np.argmax(classifier((pixels / 127.5 - 1).astype(np.float32)), axis=-1).astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return examples_of(linear)
+
+
+def withstands_exactly(classifier, examples, norm, epsilon):
+    """Which images no perturbation of the ball can move to another class.
+
+    Against class k the margin <w_y - w_k, x> falls by epsilon times the dual norm of w_y - w_k, l1 for l-inf, l2 for
+    l2.
+    """
+    logits = classifier((examples.images / 127.5 - 1).astype(np.float32)).numpy()
+    right = np.arange(COUNT), examples.labels
+    margins = np.full(logits.shape, np.inf)
+    for k in range(logits.shape[1]):
+        others = examples.labels != k
+        dual = np.linalg.norm(WEIGHT[:, examples.labels] - WEIGHT[:, [k]], ord=1 if norm is LInf else 2, axis=0)
+        margins[others, k] = (logits[right] - logits[:, k] - epsilon * dual)[others]
+    return margins.min(axis=1) > 0
+
+
+def pgd(ball, objective=losses.class_loss, targets=0, restarts=1, kind=Attacker, **options):
+    return PGD(kind(threat_model=ball, steps=20, relative_step_size=0.2, **options), objective, targets, restarts)
+
+
+# Between two classes the worst point is that of every loss; among several each class has its own, which a loss over all
+# of them may miss, and a target for each does not.
+EXACT = {
+    "pgd": (binary, lambda ball: pgd(ball)),
+    "pgd on the margin": (binary, lambda ball: pgd(ball, margin_loss, random_start=True)),
+    "pgd with momentum": (binary, lambda ball: pgd(ball, kind=MomentumAttacker, momentum=0.75)),
+    "pgd, all targets": (linear, lambda ball: pgd(ball, targeted_margin_loss, targets=4)),
+    "apgd-ce": (binary, lambda ball: AutoPGD(ball, 50)),
+    "apgd-t": (linear, lambda ball: AutoPGD(ball, 50, targeted_dlr_loss, targets=4)),
+}
+
+
+@every_norm
+@pytest.mark.parametrize("classifier, make", EXACT.values(), ids=EXACT)
+def test_attack_along_gradients_finds_the_worst_case_of_a_linear_classifier(norm, epsilon, classifier, make):
+    examples = examples_of(classifier)
+    exact = withstands_exactly(classifier, examples, norm, epsilon)
+    assert 0.02 < exact.mean() < 0.5
+    np.testing.assert_array_equal(Withstands(classifier, make(norm(epsilon)), 64)(examples), exact)
+
+
+@every_norm
+@pytest.mark.parametrize("objective", [losses.class_loss, dlr_loss])
+def test_untargeted_attack_misses_few_of_several_classes_and_breaks_nothing_that_holds(
+    examples, norm, epsilon, objective
+):
+    exact = withstands_exactly(linear, examples, norm, epsilon)
+    found = Withstands(linear, AutoPGD(norm(epsilon), 50, objective), 64)(examples)
+    assert not (exact & ~found).any() and (found & ~exact).mean() < 0.03
+
+
+def test_square_finds_the_worst_case_of_a_linear_classifier_in_linf(examples):
+    # Each pixel is a square of its own in the end, and goes to the right corner.
+    exact = withstands_exactly(linear, examples, LInf, 0.05)
+    np.testing.assert_array_equal(Withstands(linear, Square(LInf(0.05), 1500), 64)(examples), exact)
+
+
+def test_square_in_l2_breaks_most_of_what_can_be_broken_and_nothing_else(examples):
+    exact = withstands_exactly(linear, examples, L2, 0.4)
+    found = Withstands(linear, Square(L2(0.4), 1000), 64)(examples)
+    assert not (exact & ~found).any()
+    # Against 0.70 under noise and 0.05 in truth; the random search had 0.2 at its end here.
+    assert found.mean() < 0.35
+
+
+def test_square_and_noise_never_ask_for_a_gradient(examples):
+    @tf.custom_gradient
+    def guarded(images):
+        def gradient(upstream):
+            raise AssertionError("a black-box attack asked for a gradient")
+
+        return linear(images), gradient
+
+    for attack in (Square(LInf(0.05), 20), Square(L2(0.4), 20), Noise(LInf(0.05))):
+        assert not attack.needs_gradient
+        Withstands(guarded, attack, 64)(examples)
+    with pytest.raises(AssertionError, match="asked for a gradient"):
+        Withstands(guarded, pgd(LInf(0.05)), 64)(examples)
+
+
+ALL = {
+    **{name: make for name, (_, make) in EXACT.items()},
+    "apgd-dlr": lambda ball: AutoPGD(ball, 7, dlr_loss),
+    "square": lambda ball: Square(ball, 30),
+    "noise": lambda ball: Noise(ball, 2),
+    "transfer": lambda ball: Transfer(pgd(ball), lambda images: linear(images)[:, ::-1]),
+}
+
+
+@every_norm
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+def test_images_are_in_ball_and_range_and_the_same_for_the_same_seed(examples, norm, epsilon, make):
+    bright = Examples(np.where(examples.images > 127, 255, 0).astype(np.uint8), examples.labels)
+    withstands = Withstands(linear, make(norm(epsilon)), 64, seed=3)
+    for radius in (0.0, epsilon):
+        one, same = (list(withstands.batches(bright, radius)) for _ in range(2))
+        for a, b in zip(one, same):
+            assert a.adversarial.shape == a.images.shape and a.adversarial.dtype == np.float32
+            assert a.valid.all() and is_within(norm(0.0), radius, a.images, a.adversarial).all()
+            np.testing.assert_array_equal(a.adversarial, b.adversarial)
+            if radius == 0:
+                np.testing.assert_array_equal(a.adversarial, a.images)
+            else:
+                assert np.abs(a.adversarial - a.images).max() > 0
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+def test_all_settings_are_told_and_can_be_written_as_json(make):
+    import json
+
+    described = make(LInf(0.05)).describe()
+    json.dumps(described)
+    assert {"name", "label", "norm"} <= described.keys() and described["norm"] == "linf"
+    assert not {"epsilon", "pixel_range"} & described.keys()  # those of the evaluation count
+
+
+def test_names_are_those_of_the_field():
+    ball = LInf(0.05)
+    attacks = [PGD(Attacker(ball, 1, relative_step_size=1.0)), pgd(ball), AutoPGD(ball)]
+    attacks += [
+        AutoPGD(ball, objective=dlr_loss),
+        AutoPGD(ball, 100, targeted_dlr_loss, 9),
+        Square(ball),
+    ]
+    assert [attack.name for attack in attacks] == ["fgsm", "pgd", "apgd-ce", "apgd-dlr", "apgd-t", "square"]
+
+
+# ---- contradictions
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda ball: pgd(ball, restarts=2), "would do the same 2 times: set the attacker's random_start"),
+        (
+            lambda ball: pgd(ball, targeted_dlr_loss),
+            "PGD.objective = @targeted_dlr_loss takes target classes",
+        ),
+        (lambda ball: pgd(ball, targets=3), "takes no target classes, and PGD.targets is 3"),
+        (lambda ball: AutoPGD(ball, 0), "AutoPGD.steps must be a whole number >= 1, got 0"),
+        (lambda ball: AutoPGD(ball, restarts=0), "AutoPGD.restarts"),
+        (lambda ball: AutoPGD(ball, rho=1.5), "AutoPGD.rho must be in"),
+        (lambda ball: Square(ball, 0), "Square.queries"),
+        (lambda ball: Square(ball, initial_share=0.0), "Square.initial_share must be in"),
+        (lambda ball: Square("linf"), "Square knows the threat models @LInf"),
+        (lambda ball: Noise(ball, 0), "Noise.restarts"),
+        (lambda ball: pgd(ball, kind=MomentumAttacker, momentum=1.0), "MomentumAttacker.momentum must be in"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(LInf(0.05))
+
+
+# ---- their parts
+
+
+def test_checkpoints_of_auto_pgd_are_the_papers():
+    # p_j: 0, .22, .41, .57, .70, .80, .87, .93, .99 (section 3.2), of 100 steps.
+    spans = checkpoint_spans(100)
+    assert [index + 1 for index, span in enumerate(spans) if span] == [22, 41, 57, 70, 80, 87, 93, 99]
+    assert [span for span in spans if span] == [22, 19, 16, 13, 10, 7, 6, 6]
+    assert checkpoint_spans(1) == [1] and sum(checkpoint_spans(10)) == 10
+
+
+def test_auto_pgd_halves_its_step_where_it_jumps_over_the_maximum():
+    # The loss -|x - 0.1| around x = 0 with epsilon 1: a step of 2 jumps from border to border for ever, halved ones get
+    # within the last step of 0.1. 60 steps have checkpoints 14, 25, 35, ...: at least 6 halvings of 2 are 1/32.
+    def bump_at_a_tenth(images):
+        loss = -tf.abs(images[:, 0, 0, 0] - 0.1)
+        return tf.stack([-loss + 10, tf.zeros_like(loss)], axis=-1)  # right for ever: the loss alone decides
+
+    image = tf.zeros([1, 1, 1, 1])
+    found = AutoPGD(LInf(1.0), 60, margin_loss)(bump_at_a_tenth, image, tf.constant([0]), tf.constant([1, 2]))
+    assert abs(found.numpy().item() - 0.1) < 1 / 32
+
+
+def test_momentum_attack_follows_the_sum_of_normalised_gradients():
+    # One pixel with gradients 1, then -0.5, ...: mean |g| = |g|, so v = 1, then 0.9 - 1 = -0.1: up, then down.
+    def objective(images):
+        return -((images[:, 0, 0, 0] - 0.05) ** 2)
+
+    attacker = MomentumAttacker(momentum=0.9, threat_model=LInf(1.0), steps=2, step_size=0.5)
+    image = tf.zeros([1, 1, 1, 1])
+    assert attacker(image, objective).numpy().item() == 0.0  # 0 + 0.5 - 0.5
+    once_more = MomentumAttacker(momentum=0.9, threat_model=LInf(1.0), steps=3, step_size=0.5)
+    # v = 0.9 * -0.1 + 1 = 0.91: up.
+    assert once_more(image, objective).numpy().item() == 0.5
+
+
+def test_sides_of_squares_shrink_as_in_the_paper():
+    # 32 x 32, p = 0.8: sqrt(0.8 * 1024) = 28.6; half the area after 10 of 10,000 queries, 1/512 of it after 8,000.
+    sides = square_sides(10000, 0.8, 32, 32)
+    assert [sides[index] for index in (0, 10, 11, 51, 201, 8001)] == [29, 29, 20, 14, 10, 1]
+    assert sides.dtype == np.int32 and (np.diff(sides) <= 0).all()
+    assert square_sides(5, 1.0, 3, 8).max() == 3
+
+
+def test_bump_of_three_pixels_by_hand():
+    # Half 1: row of 3 with 1 in the middle and sums 1 + 1/4 and 1/4, i.e. (1/4, 5/4, 1/4) over its norm.
+    top = np.array([[0.25, 1.25, 0.25]]) / np.sqrt(0.25**2 * 2 + 1.25**2)
+    # Half 2: 2 x 3 around its second row: the ring around it has 1/4 everywhere.
+    bottom = np.array([[0.25, 0.25, 0.25], [0.25, 1.25, 0.25]]) / np.sqrt(0.25**2 * 5 + 1.25**2)
+    expected = np.concatenate([top, -bottom]) / np.sqrt(2)
+    np.testing.assert_allclose(bump(tf.constant(3)), expected, rtol=1e-6)  # float32
+
+
+def test_runs_go_on_with_those_that_still_stand(examples):
+    seen = []
+
+    class Counting(Noise):
+        def __call__(self, logits, images, labels, seed, run=0):
+            tf.py_function(lambda images: seen.append(len(images)), [images], [])
+            return super().__call__(logits, images, labels, seed, run)
+
+    standing = Withstands(linear, Counting(LInf(0.05), 3), 1000)(examples)
+    assert len(seen) == 3 and seen[0] == COUNT and seen == sorted(seen, reverse=True) and seen[-1] >= standing.sum()
+
+
+def test_what_leaves_the_ball_does_not_count(examples):
+    class Cheat(Noise):
+        def __call__(self, logits, images, labels, seed, run=0):
+            return -images
+
+    withstands = Withstands(linear, Cheat(LInf(0.05), 1), 64)
+    assert withstands(examples).all() and withstands.invalid == withstands.made == COUNT
+
+
+def test_transfer_attacks_with_the_gradients_of_the_other_classifier(examples):
+    # From itself it is the white-box attack; from a constant classifier it moves nothing.
+    ball = LInf(0.05)
+    exact = withstands_exactly(linear, examples, LInf, 0.05)
+    np.testing.assert_array_equal(Withstands(linear, Transfer(pgd(ball), linear), 64)(examples), exact)
+    constant = Transfer(pgd(ball), lambda images: 0.0 * linear(images))
+    assert Withstands(linear, constant, 64)(examples).all()
+
+
+def test_answers_that_are_no_numbers_are_wrong(examples):
+    def broken(images):
+        return tf.where(images[:, :1, 0, 0] > 0, linear(images), np.nan)
+
+    right = Withstands(broken, None, 64)(examples)
+    np.testing.assert_array_equal(right, examples.images[:, 0, 0, 0] > 127)

@@ -1,0 +1,404 @@
+import functools
+import itertools
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+from robgan_tf.losses import class_loss, logistic
+from robgan_tf.players.attacker.pgd import Attacker, magnified
+from robgan_tf.players.attacker.threat_model import L2, LInf
+from robgan_tf.players.discriminator import Discriminator
+
+every_norm = pytest.mark.parametrize("norm, epsilon", [(LInf, 0.1), (L2, 1.0)])
+SEED = tf.constant([1, 2])
+LABELS = tf.constant([0, 1, 2, 0, 1, 2, 0, 1])
+
+
+def random_images(shape=(8, 8, 8, 3)):
+    """Images in [-1, 1], a third of their pixels at the ends of the range."""
+    images = np.random.default_rng(0).uniform(-1.5, 1.5, shape)
+    return tf.constant(np.clip(images, -1, 1), tf.float32)
+
+
+def eighths(shape=(4, 3, 2, 1)):
+    """Images of multiples of 1/8: with steps that are powers of two all sums are exact."""
+    return np.random.default_rng(0).integers(-8, 9, shape).astype(np.float32) / 8
+
+
+def objective_of(network):
+    """What co-training maximises: the loss of both heads."""
+
+    def objective(images):
+        verdict = network(images, training=False)
+        return logistic(verdict.source, real=True) + class_loss(verdict.classes, LABELS[: len(images)])
+
+    return objective
+
+
+def no_gradient(images):
+    """An objective without a gradient: the attack ends where it starts."""
+    return 0.0 * tf.reduce_sum(images, axis=[1, 2, 3])
+
+
+def bn_classifier():
+    """A small classifier with batch norm, its running averages somewhere."""
+    network = keras.Sequential(
+        [
+            keras.layers.Conv2D(4, 3, padding="same", activation="relu", input_shape=(8, 8, 3)),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+    network(random_images() + 1, training=True)
+    return network
+
+
+# ---- where it ends
+
+
+@every_norm
+@pytest.mark.parametrize("random_start", [False, True])
+def test_result_is_in_the_ball_in_the_range_and_worse_for_the_network(norm, epsilon, random_start, make_discriminator):
+    images, objective = random_images(), objective_of(make_discriminator())
+    attacker = Attacker(norm(epsilon), 5, relative_step_size=0.3, random_start=random_start)
+    adversarial = attacker(images, objective, SEED)
+    assert adversarial.shape == images.shape and adversarial.dtype == tf.float32
+    assert np.abs(adversarial).max() <= 1
+    size = norm(epsilon).size(adversarial - images).numpy()
+    assert size.max() <= epsilon + 1e-6  # rounding of pixels: 2**-24 each, 192 of them in the l2 norm
+    assert size.min() > 0.5 * epsilon
+    before, after = objective(images).numpy(), objective(adversarial).numpy()
+    assert (after > before).all() and after.mean() > before.mean() + 0.1
+
+
+@every_norm
+def test_more_steps_find_a_higher_loss(norm, epsilon, make_discriminator):
+    images, objective = random_images(), objective_of(make_discriminator(spectral_norm=False))
+    one, ten = (
+        np.mean(objective(Attacker(norm(epsilon), steps, relative_step_size=length)(images, objective)))
+        for steps, length in ((1, 1.0), (20, 0.1))
+    )
+    assert ten > one
+
+
+def test_one_step_of_epsilon_is_fgsm(make_discriminator):
+    # Goodfellow et al. (2015): x + epsilon sign(gradient), within the range of pixels.
+    images, objective = random_images(), objective_of(make_discriminator())
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        loss = objective(images)
+    epsilon = np.float32(1 / 16)
+    expected = np.clip(images + epsilon * np.sign(tape.gradient(loss, images)), -1, 1)
+    adversarial = Attacker(LInf(1 / 16), 1, step_size=1 / 16)(images, objective).numpy()
+    np.testing.assert_allclose(adversarial, expected, atol=2**-24, rtol=0)  # one rounding of a pixel
+
+
+def test_on_a_linear_model_linf_reaches_the_best_corner_exactly():
+    # The maximum of <w, x'> in the ball is x + epsilon sign(w) in each entry, cut at the range of pixels.
+    images = eighths()
+    weight = np.random.default_rng(1).normal(size=images.shape[1:]).astype(np.float32)
+    attacker = Attacker(LInf(0.25), 4, step_size=0.0625)
+    adversarial = attacker(tf.constant(images), lambda images: tf.reduce_sum(weight * images, axis=[1, 2, 3]))
+    assert np.abs(images + 0.25 * np.sign(weight)).max() > 1  # some are cut
+    np.testing.assert_array_equal(adversarial, np.clip(images + 0.25 * np.sign(weight), -1, 1))
+
+
+def test_on_a_linear_model_l2_goes_along_the_weights():
+    # The maximum of <w, x'> in the ball is x + epsilon w / |w|, here inside the range of pixels.
+    images = eighths() / 2
+    weight = np.random.default_rng(1).normal(size=images.shape[1:]).astype(np.float32)
+    attacker = Attacker(L2(0.5), 5, relative_step_size=0.5)  # goes further than the border, which it follows
+    adversarial = attacker(tf.constant(images), lambda images: tf.reduce_sum(weight * images, axis=[1, 2, 3]))
+    expected = images + 0.5 * weight / np.linalg.norm(weight)
+    np.testing.assert_allclose(adversarial, expected, atol=1e-6)  # float32, five steps
+
+
+def test_each_image_is_attacked_by_itself(make_discriminator):
+    images, network = random_images(), make_discriminator()
+    attacker = Attacker(LInf(0.1), 3, relative_step_size=0.5)
+    together = attacker(images, objective_of(network))
+    alone = attacker(images[:1], objective_of(network))
+    # The order of sums may depend on the batch; a sign would turn over only where a gradient is zero to 1e-7.
+    np.testing.assert_allclose(together[:1], alone, atol=1e-6)
+
+
+def test_steps_are_counted():
+    # Along a constant gradient n steps go n times the step's size, until the border.
+    images = tf.zeros([1, 2, 2, 1])
+    ends = [
+        np.max(Attacker(LInf(1 / 4), steps, step_size=1 / 16)(images, lambda x: tf.reduce_sum(x, [1, 2, 3])))
+        for steps in (4, 5)
+    ]
+    assert ends == [1 / 4, 1 / 4]
+    calls = []
+
+    def objective(images):
+        calls.append(images.numpy().max())
+        return tf.reduce_sum(images, [1, 2, 3])
+
+    Attacker(LInf(1 / 4), 5, step_size=1 / 16)(images, objective)
+    assert calls == [0, 1 / 16, 2 / 16, 3 / 16, 4 / 16]
+
+
+@every_norm
+def test_without_a_gradient_and_a_random_start_images_stay(norm, epsilon):
+    images = random_images()
+    adversarial = Attacker(norm(epsilon), 3, relative_step_size=0.5)(images, no_gradient)
+    np.testing.assert_array_equal(adversarial, images)
+
+
+@every_norm
+def test_epsilon_zero_returns_the_images(norm, epsilon):
+    images = random_images()
+    attacker = Attacker(norm(epsilon), 3, relative_step_size=0.5, random_start=True).with_epsilon(0.0)
+    np.testing.assert_array_equal(attacker(images, no_gradient, SEED), images)
+
+
+# ---- the random start
+
+
+@every_norm
+def test_random_start_depends_on_the_seed_alone_and_differs_by_image(norm, epsilon):
+    images = tf.zeros([4, 3, 3, 1])
+    attacker = Attacker(norm(epsilon), 2, relative_step_size=0.5, random_start=True)
+    one, same, other = (attacker(images, no_gradient, tf.constant(seed)).numpy() for seed in ([1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(one, same)
+    assert (np.abs(one - other).max((1, 2, 3)) > 0.1 * epsilon / 9).all()
+    for first, second in itertools.combinations(one, 2):
+        assert np.abs(first - second).max() > 0.1 * epsilon / 9
+    assert (0 < norm(epsilon).size(one)).numpy().all() and (norm(epsilon).size(one) <= epsilon).numpy().all()
+
+
+def test_a_random_start_without_a_seed_is_refused():
+    with pytest.raises(ValueError, match="random start needs a seed"):
+        Attacker(LInf(0.1), 2, relative_step_size=0.5, random_start=True)(random_images(), no_gradient)
+
+
+# ---- it leaves no trace
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_weights_u_and_batch_norm_statistics_are_bit_identical_after_an_attack(compiled, make_discriminator):
+    discriminator, classifier = make_discriminator(), bn_classifier()
+    variables = discriminator.variables + classifier.variables
+    assert {"u:0", "moving_mean:0"} <= {variable.name.split("/")[-1] for variable in variables}
+    before = [variable.numpy() for variable in variables]
+    attack = Attacker(LInf(0.1), 3, relative_step_size=0.5, random_start=True)
+    attack = tf.function(attack) if compiled else attack
+    attack(random_images(), objective_of(discriminator), SEED)
+    attack(random_images(), lambda images: class_loss(classifier(images, training=False), LABELS), SEED)
+    for old, new in zip(before, variables):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_no_gradient_flows_from_an_update_into_the_attack(make_discriminator):
+    network, images = make_discriminator(), random_images()
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        adversarial = Attacker(LInf(0.1), 2, relative_step_size=0.5)(images, objective_of(network))
+        loss = tf.reduce_sum(adversarial**2)
+    assert tape.gradient(loss, [images, *network.trainable_variables]) == [None] * (
+        1 + len(network.trainable_variables)
+    )
+
+
+def test_an_attack_within_an_update_gives_the_gradient_of_one_before_it(make_discriminator):
+    network = make_discriminator()
+    attack = functools.partial(Attacker(LInf(0.1), 2, relative_step_size=0.5), random_images(), objective_of(network))
+    before = attack()
+    gradients = []
+    for make in (lambda: before, attack):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(make()).source)
+        gradients.append(tape.gradient(loss, network.blocks[0].conv_1.kernel))
+    np.testing.assert_array_equal(*gradients)
+
+
+# ---- graphs
+
+
+@every_norm
+def test_a_graph_and_eager_mode_give_the_same(norm, epsilon, make_discriminator):
+    objective = objective_of(make_discriminator())
+    attacker = Attacker(norm(epsilon), 3, relative_step_size=0.5, random_start=True)
+    eager = attacker(random_images(), objective, SEED)
+    graph = tf.function(lambda images, seed: attacker(images, objective, seed))(random_images(), SEED)
+    np.testing.assert_allclose(graph, eager, atol=1e-6)  # float32; graphs may be ordered differently
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("norm", [LInf, L2])
+def test_a_graph_of_unknown_batch_size_serves_any(channels, norm, make_discriminator):
+    network = make_discriminator(image_shape=(8, 8, channels))
+    attacker = Attacker(norm(0.1), 2, relative_step_size=0.5, random_start=True)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, channels])])
+    def attack(images):
+        return attacker(images, lambda images: network(images).source, SEED)
+
+    for count in (1, 3):
+        images = random_images((count, 8, 8, channels))
+        expected = attacker(images, lambda images: network(images).source, SEED)
+        np.testing.assert_allclose(attack(images), expected, atol=1e-6)  # float32; graphs may be ordered differently
+
+
+def test_the_number_of_steps_does_not_grow_the_graph(make_discriminator):
+    objective = objective_of(make_discriminator())
+
+    def operations(steps):
+        function = tf.function(lambda images: Attacker(LInf(0.1), steps, relative_step_size=0.5)(images, objective))
+        return len(function.get_concrete_function(random_images()).graph.as_graph_def().node)
+
+    assert operations(3) == operations(30)
+
+
+# ---- contradictions
+
+
+def test_an_epsilon_that_the_steps_cannot_reach_is_refused_with_what_would_do():
+    # The released code's setting for 32 px: 5 x 0.0078 = 0.039 < 0.0625.
+    with pytest.raises(ValueError) as error:
+        Attacker(LInf(0.0625), 5, step_size=0.0078)
+    assert str(error.value).startswith(  # gin adds where it was called from
+        "The attack can't reach epsilon = 0.0625 (7.97/255): 5 steps of 0.0078 go 0.039 at most. "
+        "Take at least 9 steps, or a step_size of at least 0.0125."
+    )
+    with pytest.raises(ValueError, match="5 steps of 0.00625 go 0.03125 at most"):
+        Attacker(LInf(0.0625), 5, relative_step_size=0.1)
+    Attacker(LInf(0.0625), 9, step_size=0.0078)
+    Attacker(LInf(0.0625), 5, step_size=0.0125)
+
+
+def test_the_advised_step_size_is_allowed():
+    with pytest.raises(ValueError, match="a step_size of at least 0.106333") as error:
+        Attacker(LInf(0.638), 6, step_size=0.05)
+    Attacker(LInf(0.638), 6, step_size=float(str(error.value).split("at least ")[2].split()[0].rstrip(".")))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5, 7, 10, 20, 49])
+def test_steps_that_just_reach_epsilon_are_allowed_and_a_little_less_is_not(steps):
+    for epsilon in np.arange(0.0, 0.1, 0.01):  # the paper's evaluation
+        Attacker(LInf(epsilon), steps, relative_step_size=1 / steps)
+        if epsilon:
+            Attacker(LInf(epsilon), steps, step_size=epsilon / steps)
+            with pytest.raises(ValueError, match="can't reach"):
+                Attacker(LInf(epsilon), steps, step_size=0.9999 * epsilon / steps)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(threat_model=0.1), r"Attacker.threat_model must be a threat model such as @LInf\(\), got 0.1"),
+        (dict(steps=0), "Attacker.steps must be a whole number >= 1, got 0; for no attack set the attacker to None"),
+        (dict(steps=-3), "Attacker.steps must be a whole number >= 1, got -3"),
+        (dict(steps=2.5), "Attacker.steps must be a whole number >= 1, got 2.5"),
+        (dict(step_size=None), r"exactly one of Attacker.step_size \(got None\).*relative_step_size \(got None\)"),
+        (dict(relative_step_size=0.5), r"exactly one of Attacker.step_size \(got 0.05\).*_step_size \(got 0.5\)"),
+        (dict(step_size=0.0), "steps must have a finite positive length, got 0"),
+        (dict(step_size=-0.1), "steps must have a finite positive length, got -0.1"),
+        (dict(step_size=None, relative_step_size=-1), "steps must have a finite positive length, got -1"),
+    ],
+)
+def test_contradictory_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Attacker(**{"threat_model": LInf(0.1), "steps": 4, "step_size": 0.05, **settings})
+
+
+@pytest.mark.parametrize("step_size", [float("nan"), float("inf")])
+def test_a_step_size_that_is_no_number_is_refused(step_size):
+    with pytest.raises(ValueError, match="step"):
+        Attacker(LInf(0.1), 4, step_size=step_size)
+
+
+# ---- another epsilon
+
+
+def test_with_another_epsilon_relative_steps_scale_and_the_rest_stays():
+    attacker = Attacker(L2(0.5), 7, relative_step_size=0.25, random_start=True)
+    other = attacker.with_epsilon(2.0)
+    assert (type(other.threat_model), other.threat_model.epsilon, other.step_size) == (L2, 2.0, 0.5)
+    assert (other.steps, other.random_start, other.relative_step_size) == (7, True, 0.25)
+    assert (attacker.threat_model.epsilon, attacker.step_size) == (0.5, 0.125)
+
+
+def test_with_another_epsilon_absolute_steps_stay_and_must_still_reach_it():
+    attacker = Attacker(LInf(0.1), 5, step_size=0.02)
+    assert attacker.with_epsilon(0.05).step_size == 0.02
+    with pytest.raises(ValueError, match="can't reach epsilon = 0.2"):
+        attacker.with_epsilon(0.2)
+
+
+def test_another_epsilon_keeps_the_norm_whatever_gin_says():
+    gin.parse_config("L2.epsilon = 0.2\nAttacker.step_size = 0.3")
+    other = Attacker(L2(), 5, step_size=0.1).with_epsilon(0.5)
+    assert (type(other.threat_model), other.threat_model.epsilon, other.step_size) == (L2, 0.5, 0.1)
+
+
+@every_norm
+def test_one_graph_serves_many_radii(norm, epsilon, make_discriminator):
+    objective = objective_of(make_discriminator())
+    attacker = Attacker(norm(epsilon), 3, relative_step_size=0.5, random_start=True)
+    attack = tf.function(lambda radius: attacker.with_epsilon(radius)(random_images(), objective, SEED))
+    for radius in (epsilon, epsilon / 2):
+        expected = attacker.with_epsilon(radius)(random_images(), objective, SEED)
+        # float32; graphs may be ordered differently
+        np.testing.assert_allclose(attack(tf.constant(radius)), expected, atol=1e-6)
+    assert attack.experimental_get_tracing_count() == 1
+
+
+def test_report_holds_all_settings():
+    assert Attacker(LInf(0.5), 4, relative_step_size=0.25, random_start=True).describe() == {
+        "name": "pgd",
+        "norm": "linf",
+        "epsilon": 0.5,
+        "epsilon_255": 63.75,
+        "pixel_range": [-1.0, 1.0],
+        "steps": 4,
+        "step_size": 0.125,
+        "relative_step_size": 0.25,
+        "random_start": True,
+    }
+
+
+# ---- precision
+
+
+def discriminator_of(precision, weights=None):
+    keras.mixed_precision.set_global_policy(precision)
+    network = Discriminator(3, (8, 8, 3), base_width=4, multipliers=(1, 2, 2), downsample=(True, False, False))
+    if weights is not None:
+        network.set_weights(weights)
+    return network
+
+
+@pytest.mark.parametrize("margin", [0.0, 6.0, 14.0])
+def test_under_float16_an_attack_moves_what_the_network_is_sure_of_like_in_float32(margin):
+    """A margin of 14 makes a cross-entropy of 2e-6, whose gradient in a pixel float16 can't hold."""
+
+    def one_step(network):
+        def objective(images):
+            logits = network(images, training=False).classes + margin * tf.one_hot(LABELS, 3)
+            return class_loss(logits, LABELS)
+
+        images = random_images() / 2  # within the range, so that every pixel may move
+        return np.sign(Attacker(LInf(0.1), 1, step_size=0.1)(images, objective) - images)
+
+    single = discriminator_of("float32")
+    half = discriminator_of("mixed_float16", single.get_weights())
+    alike = np.mean(one_step(half) == one_step(single))
+    # What differs are gradients near 0: a few in a hundred in float16, at any margin.
+    assert alike > 0.95
+
+
+def test_float16_magnifies_small_losses_and_gradients_are_those_of_the_loss_again():
+    losses = tf.constant([3.0, 0.5, -0.25, 2.0**-10, 0.0])
+    same, factor = magnified(losses)
+    assert same is losses and factor == 1
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    large, factors = magnified(losses)
+    np.testing.assert_array_equal(factors, np.float32([1, 2, 4, 1024, 4096]))
+    np.testing.assert_array_equal(large / factors, losses)

@@ -1,0 +1,134 @@
+"""An honest classifier passes all checks; each of those that only seem robust fails some."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf.players.attacker.apgd import AutoPGD
+from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacks import PGD, Noise
+from robgan_tf.players.attacker.losses import targeted_dlr_loss
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import L2, LInf
+from robgan_tf.robustness.checks import SanityChecks, check_answers, check_arrays, graded, unbounded
+from robgan_tf.robustness.evaluation import RobustnessEvaluation
+
+BALL = LInf(0.2)
+PGD20 = PGD(Attacker(BALL, 20, relative_step_size=0.2, random_start=True))
+
+
+def evaluate(logits, digits, *attacks):
+    evaluation = RobustnessEvaluation(
+        attacks, (0.0, 0.1, 0.2, 0.3), checks=SanityChecks(100, queries=300), test_examples=100
+    )
+    return evaluation(logits, digits)
+
+
+def failed(evaluation):
+    return {check["name"] for check in evaluation.report["checks"] if check["status"] == "fail"}
+
+
+def test_an_honest_classifier_passes_all_checks(honest, digits):
+    found = evaluate(honest, digits, PGD20, AutoPGD(BALL, 30), AutoPGD(BALL, 30, targeted_dlr_loss, targets=9))
+    checks = found.report["checks"]
+    assert {check["status"] for check in checks} == {"pass"}, [check for check in checks if check["status"] != "pass"]
+    assert len(checks) == 14 and not found.report["robustbench"]["unreliable"] and not found.failed_checks
+    # It is worth the question: right on most images, and on some of them under attack.
+    assert found.report["clean"] > 0.9 and 0.4 < found.report["worst_case"]["accuracy"] < 0.9
+
+
+def test_one_step_as_the_evaluations_attack_can_be_checked(honest, digits):
+    """FGSM has no random start; the check by restarts has one of its own."""
+    found = evaluate(honest, digits, PGD(Attacker(BALL, 1, relative_step_size=1.0)))
+    messages = {check["name"]: check["message"] for check in found.report["checks"]}
+    assert messages["More restarts find little more"].startswith("PGD-1 on class_loss, 5 restarts broke ")
+
+
+def test_large_logits_are_caught(honest, digits):
+    found = failed(evaluate(lambda images: 1e4 * honest(images), digits, PGD20))
+    assert {
+        "Gradients are not zero",
+        "Unbounded attack reaches 0 %",
+        "White box beats black box",
+        "Cross-entropy is as strong as margin loss",
+    } <= found
+
+
+def test_a_softmax_on_top_is_caught(honest, digits):
+    found = evaluate(lambda images: tf.nn.softmax(honest(images)), digits, PGD20)
+    assert "Answers are logits, not probabilities" in failed(found)
+    assert found.report["robustbench"]["unreliable"]
+
+
+def test_rounded_input_is_caught(honest, digits):
+    # TensorFlow's rounding has no gradient at all; other roundings have one of zero.
+    @tf.custom_gradient
+    def round_to_eighths(images):
+        return tf.round(images * 4) / 4, lambda upstream: tf.zeros_like(upstream)
+
+    found = evaluate(lambda images: honest(tf.round(images * 4) / 4), digits, PGD20, Noise(BALL, 2))
+    assert failed(found) == {"Gradients reach the images"} and "No gradient path" in found.report["notes"][0]
+    found = failed(evaluate(lambda images: honest(round_to_eighths(images)), digits, PGD20))
+    assert {"Gradients are not zero", "Unbounded attack reaches 0 %", "White box beats black box"} <= found
+
+
+def test_a_noisy_network_is_caught(honest, digits):
+    def noisy(images):
+        return honest(images + tf.random.normal(tf.shape(images), stddev=0.3))
+
+    found = failed(evaluate(noisy, digits, PGD20))
+    assert {"Two clean passes are identical", "Answers do not depend on the batch"} <= found
+
+
+def test_a_shattered_gradient_is_caught(honest, digits):
+    # Rounding, which has no gradient, and under it a ripple too small to matter, which has a wild one.
+    @tf.custom_gradient
+    def rounded(images):
+        return tf.round(images * 8) / 8, lambda upstream: tf.zeros_like(upstream)
+
+    def shattered(images):
+        return honest(rounded(images) + 1e-3 * tf.sin(1e3 * images))
+
+    found = failed(evaluate(shattered, digits, PGD20))
+    assert {"Large epsilon leaves chance at most", "Unbounded attack reaches 0 %", "White box beats black box"} <= found
+    assert "Gradients are not zero" not in found
+
+
+def test_a_network_left_in_training_mode_is_caught(honest, digits):
+    def normalised_by_batch(images):
+        answers = honest(images)
+        return answers - tf.reduce_mean(answers, axis=0)
+
+    statuses = {
+        check.name: check.status
+        for check in check_answers(Withstands(normalised_by_batch, None, 50), digits.test.take(50))
+    }
+    assert statuses["Answers do not depend on the batch"] == "fail"
+    assert statuses["Two clean passes are identical"] == "pass"
+
+
+def test_an_attack_that_leaves_the_ball_is_caught(honest, digits):
+    class Cheat(Noise):
+        def __call__(self, logits, images, labels, seed, run=0):
+            return images * 1.5
+
+    withstands = Withstands(honest, Cheat(BALL, 1), 50)
+    withstands(digits.test.take(50))
+    assert check_arrays([withstands]).status == "fail" and check_arrays([withstands]).value == 50
+
+
+@pytest.mark.parametrize("value, status", [(0.0, "pass"), (0.01 + 1e-12, "pass"), (0.02, "warn"), (np.nan, "fail")])
+def test_limits_grade(value, status):
+    check = graded("name", value, (0.01, 0.03), "so and so", "which means")
+    assert check.status == status and check.message == "so and so" + ": which means" * (status != "pass")
+
+
+def test_unbounded_radii_are_half_and_whole_diagonals_of_the_cube():
+    assert unbounded(LInf(0.1), (3, 4, 1)) == (1.0, 2.0)
+    assert unbounded(L2(0.1), (2, 2, 1)) == (2.0, 4.0)
+
+
+@pytest.mark.parametrize("setting", ["examples", "queries", "more"])
+def test_numbers_below_one_are_refused(setting):
+    with pytest.raises(ValueError, match=f"SanityChecks.{setting} must be a whole number >= 1, got 0"):
+        SanityChecks(**{setting: 0})

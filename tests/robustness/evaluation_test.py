@@ -1,0 +1,221 @@
+"""Accuracy under attack: the curve and the report."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacks import PGD, Noise
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import L2, LInf
+from robgan_tf.robustness.checks import SanityChecks
+from robgan_tf.robustness.evaluation import RobustnessEvaluation
+
+
+def stripes(count, seed=0):
+    """Grey 4x4 images of one shade each, 0..255, of class 1 where they are lighter than 127.5."""
+    shades = np.random.default_rng(seed).integers(0, 256, count).astype(np.uint8)
+    images = np.broadcast_to(shades[:, None, None, None], [count, 4, 4, 1]).copy()
+    return Examples(images, (shades > 127).astype(np.int32))
+
+
+def brightness(images):
+    """Logits of two classes, the sum of all pixels for the second: right on every image of `stripes`."""
+    total = tf.reduce_sum(images, axis=[1, 2, 3])
+    return tf.stack([tf.zeros_like(total), total], axis=-1)
+
+
+def margin(examples):
+    """The change of every pixel, on [-1, 1], that an l-inf attacker needs to cross 0: the shade itself."""
+    return np.abs(examples.images[:, 0, 0, 0] / 127.5 - 1)
+
+
+def pgd(epsilon=0.3, **options):
+    return PGD(Attacker(LInf(epsilon), steps=10, relative_step_size=0.2, **options))
+
+
+def stripes_data():
+    return ImageData("stripes", ("dark", "light"), stripes(60, 1), stripes(10, 2), stripes(40, 3))
+
+
+@pytest.mark.parametrize("count", [1, 16, 37])
+def test_linear_classifier_falls_exactly_where_the_ball_reaches_its_border(count):
+    examples = stripes(count)
+    withstands = Withstands(brightness, pgd(), batch_size=16)
+    for epsilon in (0.1, 0.3, 0.6):
+        np.testing.assert_array_equal(withstands(examples, epsilon), margin(examples) > epsilon)
+
+
+def test_every_example_counts_once_on_two_replicas_in_its_order(two_replicas):
+    examples = stripes(37)
+    with two_replicas.scope():
+        # 15 is no multiple of 2, and 37 none of 16.
+        withstands = Withstands(brightness, pgd(random_start=True), batch_size=15)
+        np.testing.assert_array_equal(withstands(examples), margin(examples) > 0.3)
+        # Each replica's images have random starts of their own.
+        batch = next(iter(withstands.batches(stripes(2).select(np.array([0, 0])), 0.01)))
+        assert not np.array_equal(batch.adversarial[0], batch.adversarial[1]) or batch.adversarial.std() == 0
+
+
+def test_graph_is_traced_once_for_all_epsilons_and_numbers_of_images():
+    traces = []
+
+    def counted(images):
+        traces.append(1)
+        return brightness(images)
+
+    withstands = Withstands(counted, pgd(), batch_size=16)
+    withstands(stripes(5), 0.1)
+    first = len(traces)
+    for count in (1, 16, 33):
+        withstands(stripes(count), 0.2)
+    assert len(traces) == first
+
+
+def test_clean_accuracy_needs_no_attack_and_no_examples_are_no_error():
+    assert Withstands(brightness, None, 8)(stripes(20)).all()
+    assert Withstands(brightness, None, 8)(stripes(20).select(np.zeros(20, bool))).shape == (0,)
+
+
+def test_report_has_the_curve_of_both_splits_and_all_settings():
+    data = stripes_data()
+    attacks = [Noise(LInf(0.3), 2), pgd(random_start=True)]
+    lines = []
+    evaluation = RobustnessEvaluation(attacks, (0.0, 0.1, 0.3), batch_size=16, seed=5)
+    report = evaluation(brightness, data, lines.append).report
+    json.dumps(report)
+    assert report["dataset"] == "stripes" and report["split"] == "test" and report["examples"] == 40
+    assert report["pixel_range"] == [-1.0, 1.0] and report["class_names"] == ["dark", "light"]
+    assert report["attack"] == {**attacks[0].describe(), "counting": "cumulative", "seed": 5}
+    assert report["attacks"][1] == {
+        "name": "pgd",
+        "label": "PGD-10 on class_loss",
+        "norm": "linf",
+        "steps": 10,
+        "relative_step_size": 0.2,
+        "random_start": True,
+        "objective": "class_loss",
+        "targets": 0,
+        "restarts": 1,
+    }
+    for split, examples in (("test", data.test), ("train", data.train.take(40, 5))):
+        block = report if split == "test" else report[split]
+        assert block["examples"] == 40
+        assert [point["epsilon"] for point in block["curve"]] == [0.0, 0.1, 0.3]
+        assert [point["epsilon_255"] for point in block["curve"]] == [0.0, 12.75, 38.25]
+        standing = 40
+        for point in block["curve"]:
+            left = np.sum(margin(examples) > point["epsilon"])
+            assert point["accuracy"] == left / 40 and point["interval"][0] < left / 40 < point["interval"][1] + 1e-9
+            # The second attack gets what the first has left, and nothing else.
+            for attack in point["attacks"]:
+                assert attack["attacked"] == standing
+                standing -= attack["broken"]
+                assert attack["accuracy"] == standing / 40
+            assert standing == left
+        # At the attacks' own epsilon: classes that fell were taken for the other one.
+        light = examples.labels == 1
+        falls = margin(examples) <= 0.3
+        assert block["confusion"]["clean"] == [[np.sum(~light), 0], [0, np.sum(light)]]
+        assert block["confusion"]["worst_case"] == [
+            [np.sum(~light & ~falls), np.sum(~light & falls)],
+            [np.sum(light & falls), np.sum(light & ~falls)],
+        ]
+        assert [entry["examples"] for entry in block["per_class"]] == [np.sum(~light), np.sum(light)]
+        assert block["per_class"][1]["worst_case"] == np.mean(~falls[light]) and block["per_class"][1]["clean"] == 1
+        # || d CE / d x ||_2 of two logits (0, s) with s the sum of 16 pixels: sigmoid(-|s|) * 4.
+        value = 4 / (1 + np.exp(16 * margin(examples)))
+        np.testing.assert_allclose(block["lipschitz"]["mean"], value.mean(), rtol=1e-4)
+    assert report["worst_case"]["epsilon"] == report["reference_epsilon"] == 0.3
+    assert report["clean"] == 1.0 and report["robustbench"]["clean_acc"] == "100.00"
+    assert report["robustbench"]["eps"] == "38.25/255" and report["robustbench"]["threat_model"] == "Linf"
+    assert report["robustbench"]["reported"] == f"{100 * report['worst_case']['accuracy']:.2f}"
+    assert report["versions"]["tensorflow"] == tf.__version__
+    assert [check["status"] for check in report["checks"]] == ["pass"]  # in ball and range
+    assert sum("accuracy" in line for line in lines) == 6
+
+
+def test_pieces_and_batches_do_not_change_the_numbers():
+    data = stripes_data()
+    whole, pieces = (
+        RobustnessEvaluation([pgd()], (0.0, 0.2), batch_size=size)(brightness, data).report for size in (40, 3)
+    )
+    assert whole["curve"] == pieces["curve"] and whole["confusion"] == pieces["confusion"]
+
+
+def test_worst_examples_fell_at_the_smallest_epsilon():
+    data = stripes_data()
+    worst = RobustnessEvaluation([pgd()], (0.0, 0.2, 0.6), batch_size=16)(brightness, data).worst
+    assert worst["clean"].shape == worst["adversarial"].shape == (8, 4, 4, 1)
+    assert (worst["epsilon"] == sorted(worst["epsilon"])).all() and worst["epsilon"][0] == 0.2
+    np.testing.assert_array_equal(worst["labels"], 1 - worst["predictions"])
+    shifts = np.abs(worst["adversarial"] - worst["clean"]).max(axis=(1, 2, 3))
+    assert (shifts <= worst["epsilon"] + 1e-6).all() and worst["attack"] == ["pgd"] * 8
+
+
+def test_report_is_written_as_json_and_as_a_page(tmp_path):
+    evaluation = RobustnessEvaluation([pgd()], (0.0, 0.2), batch_size=16)(brightness, stripes_data())
+    evaluation.write(tmp_path / "robustness.json")
+    assert json.loads((tmp_path / "robustness.json").read_text()) == evaluation.report
+    assert "stripes" in (tmp_path / "robustness.html").read_text()
+
+
+def test_an_image_that_fell_once_stays_fallen():
+    """A classifier that is right only near one shade: larger balls do not count an image again."""
+
+    def bump(images):
+        shade = tf.reduce_mean(images, axis=[1, 2, 3])
+        return tf.stack([tf.zeros_like(shade), 0.01 - tf.abs(shade - 0.5)], axis=-1)
+
+    images = np.full([4, 4, 4, 1], 191, np.uint8)  # 0.498 on [-1, 1], within the bump
+    examples = Examples(images, np.ones(4, np.int32))
+    data = ImageData("bump", ("out", "in"), examples, examples, examples)
+    curve = RobustnessEvaluation([pgd()], (0.0, 0.1, 0.5))(bump, data).report["curve"]
+    accuracies = [point["accuracy"] for point in curve]
+    assert accuracies[0] == 1.0 and accuracies == sorted(accuracies, reverse=True)
+
+
+def test_without_a_gradient_path_it_says_so_and_goes_on_with_black_box_attacks():
+    data = stripes_data()
+    evaluation = RobustnessEvaluation([pgd(), Noise(LInf(0.3))], (0.0, 0.3), checks=SanityChecks(10, 5, 2))
+    lines = []
+    found = evaluation(lambda images: brightness(tf.round(images * 127.5) / 127.5), data, lines.append)
+    assert "No gradient path leads from answers to images: attacks without gradients only (noise)." == lines[0]
+    assert found.report["notes"] == lines[:1] and [attack["name"] for attack in found.report["attacks"]] == ["noise"]
+    assert found.report["lipschitz"] is None
+    assert any("Gradients reach the images" in line for line in found.failed_checks)
+
+
+# ---- contradictions
+
+
+@pytest.mark.parametrize("epsilons", [(), (0.1, 0.2), (0.0, 0.2, 0.1), (0.0, 0.1, 0.1)])
+def test_epsilons_must_rise_from_zero(epsilons):
+    with pytest.raises(ValueError, match="must rise from 0"):
+        RobustnessEvaluation([pgd()], epsilons)
+
+
+def test_an_epsilon_that_the_steps_cannot_reach_is_found_before_anything_is_done():
+    short = PGD(Attacker(LInf(0.1), steps=10, step_size=0.01))
+    with pytest.raises(ValueError, match="can't reach epsilon = 0.2"):
+        RobustnessEvaluation([short], (0.0, 0.1, 0.2))
+
+
+@pytest.mark.parametrize("attacks", [[], [Attacker(LInf(0.1), 1, relative_step_size=1.0)]])
+def test_attacks_must_be_attacks(attacks):
+    with pytest.raises(ValueError, match="must be attacks such as"):
+        RobustnessEvaluation(attacks, (0.0, 0.1))
+
+
+def test_a_worst_case_over_two_norms_is_refused():
+    with pytest.raises(ValueError, match="have different norms, l2 and linf"):
+        RobustnessEvaluation([pgd(), Noise(L2(0.3))], (0.0, 0.1))
+
+
+def test_reference_epsilon_is_the_attacks_own_or_the_next_below():
+    for own, expected in ((0.3, 0.3), (0.25, 0.2), (0.05, 0.1)):
+        assert RobustnessEvaluation([pgd(own)], (0.0, 0.1, 0.2, 0.3)).reference_epsilon == expected
+    assert RobustnessEvaluation([pgd()], (0.0,)).reference_epsilon == 0.0

@@ -1,0 +1,122 @@
+"""Learning-rate schedules, gradient steps and moving averages."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+from robgan_tf.training import optimization
+
+
+def rates(schedule, steps):
+    return [float(schedule(step)) for step in steps]
+
+
+def test_linear_falls_to_zero_at_the_end_of_the_stage():
+    schedule = optimization.linear(updates_per_epoch=10, updates=100, initial=0.5)
+    np.testing.assert_allclose(rates(schedule, (0, 50, 100)), (0.5, 0.25, 0.0), rtol=1e-6)
+
+
+def test_halving_halves_at_whole_multiples_of_its_epochs():
+    schedule = optimization.halving(updates_per_epoch=10, updates=100, initial=0.8, every_epochs=2)
+    np.testing.assert_allclose(rates(schedule, (0, 19, 20, 39, 40)), (0.8, 0.8, 0.4, 0.4, 0.2), rtol=1e-6)
+
+
+def test_staged_divides_by_ten_after_each_stage():
+    # PiecewiseConstantDecay changes after the border: update 20 is the last of the first 2 epochs counted from 0.
+    schedule = optimization.staged(updates_per_epoch=10, updates=60, initial=1.0, epochs=(2, 2, 1, 1))
+    np.testing.assert_allclose(rates(schedule, (0, 20, 21, 41, 51)), (1, 1, 0.1, 0.01, 0.001), rtol=1e-6)
+
+
+def test_fixed_stays():
+    assert rates(optimization.fixed(updates_per_epoch=10, updates=100, initial=0.25), (0, 99)) == [0.25, 0.25]
+
+
+@pytest.mark.parametrize(("examples", "epochs"), [(178_943, 200), (49_000, 60)])
+def test_staged_takes_lengths_that_are_rounded_to_whole_training_steps(examples, epochs):
+    """A stage of steps with five updates, as co-training has them: its length is not a whole number of epochs."""
+    updates = 5 * round(epochs * examples / (5 * 64))
+    parts = (epochs / 2, epochs / 2)
+    schedule = optimization.staged(examples / 64, updates, initial=1.0, epochs=parts)
+    assert float(schedule(updates - 1)) == pytest.approx(0.1)
+
+
+def test_staged_refuses_epochs_that_do_not_add_up():
+    with pytest.raises(ValueError, match=r"\(2, 2\) add up to 4 epochs, the stage has 6"):
+        optimization.staged(updates_per_epoch=10, updates=60, initial=1.0, epochs=(2, 2))
+
+
+def test_a_change_of_rate_leaves_the_moments_alone():
+    variable = tf.Variable([1.0, 2.0])
+    schedule = optimization.halving(updates_per_epoch=1, updates=4, initial=0.1, every_epochs=2)
+    optimizer = optimization.make_optimizer(keras.optimizers.Adam, schedule, [variable])
+    # Adam by hand: the rate changes, the moments and the bias corrections go on.
+    m = v = 0.0
+    expected = np.array([1.0, 2.0])
+    for step, gradient in enumerate((0.5, -0.2, 0.3, 0.1)):
+        optimizer.apply_gradients([(tf.constant([gradient, gradient]), variable)])
+        m, v = 0.9 * m + 0.1 * gradient, 0.999 * v + 0.001 * gradient**2
+        corrected = np.sqrt(v / (1 - 0.999 ** (step + 1))) + 1e-7 / np.sqrt(1 - 0.999 ** (step + 1))
+        expected -= 0.1 * 0.5 ** (step // 2) * m / (1 - 0.9 ** (step + 1)) / corrected
+    # float32 rounding of four steps.
+    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5)
+
+
+def test_an_update_scales_the_loss_under_float16_and_gives_the_unscaled_step():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    variable = tf.Variable([3.0])
+    schedule = optimization.fixed(updates_per_epoch=1, updates=1, initial=0.5)
+    optimizer = optimization.make_optimizer(keras.optimizers.SGD, schedule, [variable])
+    assert isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(variable**2)
+        target = optimization.scaled(optimizer, loss)
+    assert float(target) > float(loss)
+    optimization.apply_gradients(optimizer, tape.gradient(target, [variable]), [variable])
+    # 3 - 0.5 * 2 * 3; the scale is a power of two, so that nothing is rounded.
+    assert variable.numpy().tolist() == [0.0]
+
+
+def test_average_follows_the_decay_and_starts_fast():
+    average, weight = tf.Variable([0.0]), tf.Variable([1.0])
+    optimization.update_average([average], [weight], 0.5, step=0)
+    # (1 + 0) / (10 + 0) is smaller than 0.5: 0.1 of the old, 0.9 of the new.
+    np.testing.assert_allclose(average.numpy(), [0.9], rtol=1e-6)
+    weight.assign([2.0])
+    optimization.update_average([average], [weight], 0.5, step=1000)
+    np.testing.assert_allclose(average.numpy(), [0.5 * 0.9 + 0.5 * 2.0], rtol=1e-6)
+
+
+def test_an_update_tells_the_norm_of_its_gradients():
+    table, bias = tf.Variable(tf.zeros([3, 2])), tf.Variable([0.0])
+    optimizer = optimization.make_optimizer(keras.optimizers.SGD, 1.0, [table, bias])
+    with tf.GradientTape() as tape:
+        # Row 0 twice: its gradient is (2, 2), though TensorFlow keeps it as two rows of (1, 1).
+        loss = tf.reduce_sum(tf.gather(table, [0, 0, 1])) + 3 * bias[0]
+    norm = optimization.apply_gradients(optimizer, tape.gradient(loss, [table, bias]), [table, bias])
+    np.testing.assert_allclose(norm, np.sqrt(4 + 4 + 1 + 1 + 9), rtol=1e-6)
+    assert table.numpy().tolist() == [[-2, -2], [-1, -1], [0, 0]]
+
+
+def test_the_norm_is_that_of_the_sum_over_all_replicas(two_replicas):
+    with two_replicas.scope():
+        variable = tf.Variable([0.0, 0.0])
+        optimizer = optimization.make_optimizer(keras.optimizers.SGD, 1.0, [variable])
+
+    @tf.function
+    def step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradient = tf.cond(replica == 0, lambda: tf.constant([3.0, 1.0]), lambda: tf.constant([0.0, 3.0]))
+        return optimization.apply_gradients(optimizer, [gradient], [variable])
+
+    norms = two_replicas.experimental_local_results(two_replicas.run(step))
+    np.testing.assert_allclose(norms, [5.0, 5.0])  # of (3, 4)
+    assert variable.numpy().tolist() == [-3, -4]
+
+
+def test_gradients_that_overflow_under_float16_have_norm_0():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    variable = tf.Variable([3.0])
+    optimizer = optimization.make_optimizer(keras.optimizers.SGD, 0.5, [variable])
+    norm = optimization.apply_gradients(optimizer, [tf.constant([np.inf])], [variable])
+    assert float(norm) == 0.0 and variable.numpy().tolist() == [3.0]

@@ -1,0 +1,516 @@
+"""Co-training and fine-tuning on small networks: who moves whom, replicas, precision, degenerate cases."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from robgan_tf.keras2 import keras
+from robgan_tf.losses import AcGanAsCode, SplitAsCode, ac_gan, split
+from robgan_tf.players.attacker.losses import margin_loss
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import LInf
+from robgan_tf.players.classifiers.class_branch import ClassBranch
+from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
+from robgan_tf.players.classifiers.vgg import VGG16
+from robgan_tf.players.discriminator import Discriminator
+from robgan_tf.players.generator import Generator
+from robgan_tf.run.devices import mirrored
+from robgan_tf.training.cotraining import CoTraining
+from robgan_tf.training.finetuning import FineTuning
+from robgan_tf.training.generated import FromGenerator
+from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Trades
+from robgan_tf.training.optimization import fixed
+from robgan_tf.training.randomness import step_seeds
+
+SHAPE, CLASSES, BATCH, STEPS = (8, 8, 1), 3, 4, 2
+
+
+def make_generator():
+    return Generator(CLASSES, SHAPE, base_width=4, multipliers=(2, 1), upsample=(True,), latent_dim=6)
+
+
+def make_discriminator():
+    return Discriminator(CLASSES, SHAPE, base_width=4, multipliers=(1, 2), downsample=(True, False))
+
+
+def make_attacker(**options):
+    return Attacker(LInf(0.1), steps=3, relative_step_size=0.5, **options)
+
+
+def schedule(updates_per_epoch, updates):
+    return fixed(updates_per_epoch, updates, initial=0.01)
+
+
+def make_cotraining(attacker="default", losses=None, optimizer=keras.optimizers.Adam, **options):
+    return CoTraining(
+        make_generator(),
+        make_generator(),
+        make_discriminator(),
+        num_examples=80,
+        seed=7,
+        attacker=make_attacker() if attacker == "default" else attacker,
+        losses=losses or split(SplitAsCode()),
+        epochs=1,
+        batch_size=BATCH,
+        discriminator_steps=STEPS,
+        optimizer=optimizer,
+        generator_schedule=schedule,
+        discriminator_schedule=schedule,
+        **options,
+    )
+
+
+def make_finetuning(generator=None, attacker="default", fake_weight=0.0, optimizer=keras.optimizers.Adam, **options):
+    return FineTuning(
+        ClassBranch(make_discriminator()),
+        generator and FromGenerator(generator),
+        num_examples=80,
+        seed=7,
+        attacker=make_attacker() if attacker == "default" else attacker,
+        fake_weight=fake_weight,
+        epochs=1,
+        batch_size=BATCH * STEPS,
+        optimizer=optimizer,
+        schedule=schedule,
+        **options,
+    )
+
+
+def batches(count, seed=0):
+    random = np.random.default_rng(seed)
+    images = random.uniform(-1, 1, [count, BATCH * STEPS, *SHAPE]).astype(np.float32)
+    labels = random.integers(0, CLASSES, [count, BATCH * STEPS]).astype(np.int32)
+    return tf.data.Dataset.from_tensor_slices((images, labels))
+
+
+def train(stage, count=3):
+    history = stage.fit(batches(count), epochs=1, verbose=0)
+    return {name: values[0] for name, values in history.history.items()}
+
+
+def weights(model):
+    return [weight.numpy().copy() for weight in model.weights]
+
+
+def same(before, model):
+    return [np.array_equal(old, new) for old, new in zip(before, weights(model))]
+
+
+def test_cotraining_moves_both_players_and_reports_finite_metrics():
+    stage = make_cotraining()
+    generator, discriminator = weights(stage.generator), weights(stage.discriminator)
+    metrics = train(stage)
+    assert not any(same(generator, stage.generator)[: len(stage.generator.trainable_variables)])
+    # u included: one power iteration for each update.
+    assert not any(same(discriminator, stage.discriminator))
+    assert set(metrics) == {
+        "generator_loss",
+        "generator_class_accuracy",
+        "generator_gradient_norm",
+        "discriminator_gradient_norm",
+        "discriminator_loss",
+        "real_accuracy",
+        "fake_accuracy",
+        "class_accuracy",
+        "generator_weight_norm",
+        "discriminator_weight_norm",
+    }
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert int(stage.step) == 3
+
+
+def test_one_generator_update_and_n_discriminator_updates_a_step():
+    stage = make_cotraining()
+    train(stage, 3)
+    assert int(stage.generator_optimizer.iterations) == 3
+    assert int(stage.discriminator_optimizer.iterations) == 3 * STEPS
+
+
+def test_without_an_attacker_real_images_stay_as_they_are():
+    stage = make_cotraining(attacker=None)
+    images = tf.random.uniform([BATCH, *SHAPE], -1, 1)
+    assert stage.attack(images, tf.zeros([BATCH], tf.int32), seed=None) is images
+    assert np.isfinite(train(stage)["discriminator_loss"])
+
+
+def test_the_attacker_changes_the_images_that_the_discriminator_is_trained_on():
+    attacked, clean = make_cotraining(), make_cotraining(attacker=None)
+    for model in ("generator", "average_generator", "discriminator"):
+        getattr(clean, model).set_weights(getattr(attacked, model).get_weights())
+    train(attacked, 1), train(clean, 1)
+    assert not all(same(weights(attacked.discriminator), clean.discriminator))
+
+
+def test_random_starts_and_both_losses_train():
+    stage = make_cotraining(attacker=make_attacker(random_start=True), losses=ac_gan(AcGanAsCode()))
+    assert np.isfinite(train(stage)["discriminator_loss"])
+
+
+def test_micro_batches_hold_the_same_images_however_many_replicas_there_are():
+    stage = make_cotraining()
+    images = tf.reshape(tf.range(BATCH * STEPS), [-1, 1])
+    halves = [part[0][:, 0].numpy().tolist() for part in stage.split(images, images[:, 0])]
+    assert halves == [[0, 2, 4, 6], [1, 3, 5, 7]]
+    # Two replicas get 0..3 and 4..7; their micro-batches joined are the same.
+    stage.replica_batch_size = BATCH // 2
+    replicas = [stage.split(part, part[:, 0]) for part in tf.split(images, 2)]
+    joined = [np.concatenate([replica[i][1] for replica in replicas]).tolist() for i in range(STEPS)]
+    assert joined == halves
+
+
+def test_average_generator_is_the_moving_average_of_the_weights():
+    stage = make_cotraining(average_decay=0.9)
+    average = weights(stage.average_generator)[0]
+    for step in range(3):
+        train(stage, 1)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * stage.generator.weights[0].numpy()
+    # float32 rounding of three updates.
+    np.testing.assert_allclose(stage.average_generator.weights[0].numpy(), average, rtol=1e-4, atol=1e-6)
+
+
+def test_standing_statistics_are_those_of_the_averaged_generator_and_repeat_exactly():
+    stage = make_cotraining()
+    train(stage)
+    stage.standardize_average_generator(batches=80, batch_size=64)
+    first = [layer.moving_mean.numpy() for layer in stage.average_generator.batch_norm_layers]
+    # The first batch norm sees a linear map of z ~ N(0, I): its mean is the bias of the dense layer, averaged over 4x4.
+    bias = stage.average_generator.dense.bias.numpy().reshape(16, -1).mean(axis=0)
+    # About 19 batches of 64 images x 16 positions count; kernel entries are below 0.2.
+    np.testing.assert_allclose(first[0], bias, atol=0.05)
+    stage.standardize_average_generator(batches=80, batch_size=64)
+    for old, layer in zip(first, stage.average_generator.batch_norm_layers):
+        np.testing.assert_array_equal(old, layer.moving_mean.numpy())
+
+
+def test_standing_statistics_keep_nothing_of_where_they_start():
+    """The first batch norm sees a linear map of z ~ N(0, I): a tiny kernel has a tiny variance, which 1 would hide."""
+    stage = make_cotraining()
+    dense = stage.average_generator.dense
+    dense.kernel.assign(1e-3 * dense.kernel)
+    stage.standardize_average_generator(batches=20, batch_size=64)
+    # At a place of the map the variance of a channel is the sum of the squares of the kernel's column.
+    columns = tf.reduce_sum(tf.square(dense.kernel), axis=0).numpy().reshape(16, -1)
+    bias = dense.bias.numpy().reshape(16, -1)
+    expected = columns.mean(axis=0) + bias.var(axis=0)
+    # Some 19 batches of 64 images x 16 places, which hang together: less than 10 % off.
+    found = stage.average_generator.batch_norm_layers[0].moving_variance.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0.2)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_with_float32_variables(precision):
+    keras.mixed_precision.set_global_policy(precision)
+    for stage in (make_cotraining(), make_finetuning(make_generator(), fake_weight=0.5)):
+        assert all(np.isfinite(value) for value in train(stage).values())
+        assert {weight.dtype for weight in stage.trainable_variables} == {tf.float32}
+        # The two optimizers of co-training, that of fine-tuning twice.
+        optimizers = [stage.optimizer, getattr(stage, "generator_optimizer", stage.optimizer)]
+        scaled = [isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) for optimizer in optimizers]
+        assert scaled == [precision == "mixed_float16"] * 2
+
+
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "make", [make_cotraining, lambda **xla: make_finetuning(make_generator(), fake_weight=0.5, **xla)]
+)
+def test_xla_makes_the_same_step(make, replicas, two_replicas):
+    strategy = two_replicas if replicas == 2 else tf.distribute.get_strategy()
+    with strategy.scope():
+        plain, compiled = (make(optimizer=keras.optimizers.SGD, jit_compile=xla) for xla in (False, True))
+    for name, model in plain.players.items():
+        compiled.players[name].set_weights(model.get_weights())
+    if isinstance(plain, FineTuning):
+        compiled.generated.generator.set_weights(plain.generated.generator.get_weights())
+    metrics = [train(stage, 1) for stage in (plain, compiled)]
+    for player, model in plain.players.items():
+        for one, other in zip(model.weights, compiled.players[player].weights):
+            np.testing.assert_allclose(one.numpy(), other.numpy(), atol=2e-6, err_msg=one.name)  # float32 rounding
+    for name, value in metrics[0].items():
+        np.testing.assert_allclose(value, metrics[1][name], rtol=1e-4, err_msg=name)
+
+
+# ------------------------------------------------------------------------------------------------------- replicas
+
+
+def on_two_replicas(make):
+    """Makes a stage on one device and on two, with equal weights."""
+    one = make()
+    strategy = mirrored(("CPU:0", "CPU:1"))
+    with strategy.scope():
+        two = make()
+        for name in ("generator", "average_generator", "discriminator", "classifier"):
+            if getattr(one, name, None) is not None:
+                getattr(two, name).set_weights(getattr(one, name).get_weights())
+    return one, two
+
+
+@pytest.mark.parametrize(
+    "optimizer", [keras.optimizers.SGD, pytest.param(keras.optimizers.Adam, marks=pytest.mark.slow)]
+)
+def test_cotraining_on_two_replicas_equals_one(optimizer):
+    one, two = on_two_replicas(lambda: make_cotraining(optimizer=optimizer))
+    metrics_one, metrics_two = train(one, 10), train(two, 10)
+    # Weights, u and running statistics. Sums in another order: float32 rounding of ten steps, of 30 updates together,
+    # which Adam's division by small second moments enlarges.
+    tolerance = 5e-6 if optimizer is keras.optimizers.SGD else 1e-3
+    for model in ("generator", "average_generator", "discriminator"):
+        for a, b in zip(getattr(one, model).weights, getattr(two, model).weights):
+            # A bias in front of a batch norm has no gradient but rounding, which Adam blows up to whole steps; the
+            # running mean, nothing else, goes along with it.
+            in_front_of_norm = "bias" in a.name and "to_image" not in a.name
+            if optimizer is keras.optimizers.Adam and "generator" in model and (in_front_of_norm or "mean" in a.name):
+                continue
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=tolerance, err_msg=f"{model} {a.name}")
+    for name, value in metrics_one.items():
+        np.testing.assert_allclose(value, metrics_two[name], rtol=1e-3, err_msg=name)
+
+
+def test_finetuning_on_two_replicas_equals_one():
+    one, two = on_two_replicas(lambda: make_finetuning(optimizer=keras.optimizers.SGD))
+    metrics_one, metrics_two = train(one, 3), train(two, 3)
+    for a, b in zip(one.classifier.weights, two.classifier.weights):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-6, err_msg=a.name)  # float32 rounding
+    np.testing.assert_allclose(metrics_one["loss"], metrics_two["loss"], rtol=1e-5)
+
+
+def test_random_starts_differ_between_replicas():
+    strategy = mirrored(("CPU:0", "CPU:1"))
+    with strategy.scope():
+        stage = make_finetuning(attacker=make_attacker(random_start=True))
+    images, labels = tf.zeros([2, *SHAPE]), tf.zeros([2], tf.int32)
+    attack = tf.function(lambda: strategy.run(stage.attack, args=(images, labels, tf.constant([1, 2]))))
+    first, second = strategy.experimental_local_results(attack())
+    assert not np.array_equal(first.numpy(), second.numpy())
+
+
+def test_a_batch_that_the_replicas_cannot_share_is_refused():
+    with mirrored(("CPU:0", "CPU:1")).scope():
+        with pytest.raises(ValueError, match="multiple of their number, 2; got 3"):
+            make_cotraining_with_batch(3)
+
+
+def make_cotraining_with_batch(batch_size):
+    return CoTraining(
+        *(make_generator(), make_generator(), make_discriminator(), 80, 7),
+        attacker=None,
+        losses=split(SplitAsCode()),
+        epochs=1,
+        batch_size=batch_size,
+        optimizer=keras.optimizers.SGD,
+        generator_schedule=schedule,
+        discriminator_schedule=schedule,
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ fine-tuning
+
+
+def test_finetuning_freezes_the_generator_and_leaves_the_real_fake_head():
+    generator = make_generator()
+    stage = make_finetuning(generator, fake_weight=0.5)
+    frozen = weights(generator)
+    head = weights(stage.classifier.discriminator.source_head)[:2]
+    metrics = train(stage)
+    assert all(same(frozen, generator))
+    for old, new in zip(head, stage.classifier.discriminator.source_head.trainable_variables):
+        np.testing.assert_array_equal(old, new.numpy())
+    assert set(metrics) == {
+        "loss",
+        "classifier_gradient_norm",
+        "classifier_weight_norm",
+        "class_accuracy",
+        "fake_class_accuracy",
+    }
+
+
+def test_finetuning_without_generator_and_attacker_is_standard_training():
+    stage = make_finetuning(attacker=None, optimizer=keras.optimizers.SGD)
+    images, labels = next(iter(batches(1)))
+    twin = ClassBranch(make_discriminator())
+    twin(images)
+    twin.set_weights(stage.classifier.get_weights())
+    twin.power_iteration()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(labels, twin(images), from_logits=True))
+    gradients = tape.gradient(loss, twin.class_variables)
+    train(stage, 1)
+    for variable, gradient, trained in zip(twin.class_variables, gradients, stage.classifier.class_variables):
+        # Mean over the batch by two routes: float32 rounding.
+        np.testing.assert_allclose(trained.numpy(), (variable - 0.01 * gradient).numpy(), atol=1e-6)
+
+
+def test_the_average_classifier_is_the_result_where_there_is_one():
+    stage = make_finetuning(average_decay=0.9)
+    stage.start()
+    assert stage.result is stage.average_classifier
+    assert all(same(weights(stage.classifier), stage.average_classifier))
+    train(stage)
+    assert not any(same(weights(stage.classifier), stage.average_classifier)[:4])
+    assert make_finetuning().result.name == "class_branch"
+
+
+@pytest.mark.parametrize(("with_generator", "fake_weight"), [(True, 0.0), (False, 0.5), (True, -1.0)])
+def test_a_weight_that_contradicts_the_generator_is_refused(with_generator, fake_weight):
+    with pytest.raises(ValueError, match="fake_weight"):
+        make_finetuning(make_generator() if with_generator else None, fake_weight=fake_weight)
+
+
+# ------------------------------------------------------------------------------------- objectives, other classifiers
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+def kind(objective):
+    return type(objective).__name__
+
+
+OBJECTIVES = [Adversarial(), Adversarial(margin_loss), Trades(), LipschitzRegularised(weight=0.5)]
+RANDOM_START = make_attacker(random_start=True)
+
+
+def make_eq_6(classifier=None, objective=OBJECTIVES[0], **options):
+    """Fine-tuning of a classifier on real images and those of a generator."""
+    return FineTuning(
+        classifier() if classifier else ClassBranch(make_discriminator()),
+        FromGenerator(make_generator()),
+        num_examples=80,
+        seed=7,
+        objective=objective,
+        fake_weight=0.5,
+        epochs=1,
+        batch_size=BATCH * STEPS,
+        **{"attacker": RANDOM_START, "optimizer": keras.optimizers.SGD, "schedule": schedule, **options},
+    )
+
+
+def small_resnet():
+    return PreActResNet18(CLASSES, SHAPE, base_width=2)
+
+
+def small_vgg():
+    return VGG16(CLASSES, SHAPE, base_width=2)
+
+
+@pytest.mark.parametrize("objective", [slow(OBJECTIVES[0]), slow(OBJECTIVES[1]), *OBJECTIVES[2:]], ids=kind)
+def test_every_objective_weighs_generated_images_with_lambda(objective):
+    # With the random numbers of a step known, its loss can be computed by itself; without an attack and with one.
+    stage = make_eq_6(objective=objective)
+    images, labels = next(iter(batches(1)))
+    attack_seed, fake_seed = step_seeds(7, stage.step, 2)
+    fake_images, fake_labels = stage.generated.sample(fake_seed, BATCH * STEPS)
+    images, labels = tf.concat([images, fake_images], 0), tf.concat([labels, fake_labels], 0)
+    adversarial = stage.attack(images, labels, attack_seed)
+    assert float(tf.reduce_max(tf.abs(adversarial - images))) > 0.05
+    before = stage.classifier.get_weights()
+    stage.classifier.power_iteration()
+    each, _ = objective.loss(stage.classifier, images, adversarial, labels, True)
+    half = BATCH * STEPS
+    expected = np.mean(each[:half]) + 0.5 * np.mean(each[half:])
+    stage.classifier.set_weights(before)
+    np.testing.assert_allclose(train(stage, 1)["loss"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES[2:], ids=kind)
+@pytest.mark.parametrize("how", [slow("replicas"), "accumulation", slow("xla")])
+def test_objectives_make_the_same_step_on_replicas_in_parts_and_compiled(objective, how):
+    def make(**options):
+        return make_eq_6(objective=objective, **options)
+
+    if how == "replicas":
+        one, other = on_two_replicas(make)
+    else:
+        one, other = make(), make(**{"accumulation": 4} if how == "accumulation" else {"jit_compile": True})
+    other.classifier.set_weights(one.classifier.get_weights())
+    other.generated.generator.set_weights(one.generated.generator.get_weights())
+    metrics_one, metrics_other = train(one, 2), train(other, 2)
+    if how == "replicas":  # random starts differ between replicas by design
+        assert metrics_other.keys() == metrics_one.keys() and all(map(np.isfinite, metrics_other.values()))
+        return
+    for a, b in zip(one.classifier.weights, other.classifier.weights):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)  # float32 rounding
+    np.testing.assert_allclose(metrics_one["loss"], metrics_other["loss"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "objective"),
+    [
+        (None, OBJECTIVES[3]),
+        (small_resnet, OBJECTIVES[0]),
+        slow(None, OBJECTIVES[0]),
+        slow(small_resnet, OBJECTIVES[3]),
+    ],
+)
+def test_eq_6_on_two_replicas_equals_one(classifier, objective):
+    one, two = on_two_replicas(lambda: make_eq_6(classifier, objective, attacker=make_attacker()))
+    two.generated.generator.set_weights(one.generated.generator.get_weights())
+    # One step: a sum in another order may send an image over the edge of a ReLU, and the attack's sign with it.
+    metrics_one, metrics_two = train(one, 1), train(two, 1)
+    for a, b in zip(one.classifier.weights, two.classifier.weights):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=2e-4, err_msg=a.name)
+    for name, value in metrics_one.items():
+        np.testing.assert_allclose(value, metrics_two[name], rtol=1e-2, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", slow("mixed_float16")])
+@pytest.mark.parametrize("objective", [slow(OBJECTIVES[2]), OBJECTIVES[3]], ids=kind)
+@pytest.mark.parametrize("classifier", [slow(None), small_resnet])
+def test_objectives_train_under_mixed_precision(precision, objective, classifier):
+    keras.mixed_precision.set_global_policy(precision)
+    stage = make_eq_6(classifier, objective)
+    before = weights(stage.classifier)
+    assert all(np.isfinite(value) for value in train(stage).values())
+    assert not all(same(before, stage.classifier))
+
+
+@pytest.mark.parametrize(
+    ("classifier", "objective", "xla"),
+    [
+        (small_vgg, OBJECTIVES[0], False),
+        slow(small_resnet, OBJECTIVES[2], False),
+        slow(small_resnet, OBJECTIVES[0], True),
+        slow(small_vgg, OBJECTIVES[2], True),
+    ],
+)
+def test_any_classifier_can_be_trained_with_an_average_that_answers(classifier, objective, xla):
+    stage = make_eq_6(classifier, objective, average_decay=0.9, jit_compile=xla)
+    stage.start()
+    frozen = weights(stage.generated.generator)
+    before = weights(stage.classifier)
+    assert np.isfinite(train(stage)["loss"])
+    assert all(same(frozen, stage.generated.generator))
+    # Running averages too.
+    assert sum(same(before, stage.classifier)) < len(before) / 4
+    images = tf.random.uniform([4, *SHAPE], -1, 1)
+    assert stage.result is stage.average_classifier
+    np.testing.assert_array_equal(stage.result.inference_copy()(images), stage.result(images))
+
+
+def test_the_attack_leaves_no_trace_in_batch_norm():
+    stage = make_eq_6(small_resnet)
+    before = weights(stage.classifier)
+    images, labels = next(iter(batches(1)))
+    stage.attack(images, labels, tf.constant([1, 2]))
+    assert all(same(before, stage.classifier))
+
+
+def test_trades_works_on_the_statistics_of_clean_and_of_attacked_images():
+    stage = make_eq_6(small_resnet, Trades())
+    norm = stage.classifier.blocks[0].norm_1
+    images = tf.random.uniform([4, *SHAPE], -1, 1)
+    stage.objective.loss(stage.classifier, images, 0.5 * images, tf.constant([0, 1, 2, 0]), True)
+    means = [tf.reduce_mean(stage.classifier.conv(x), axis=[0, 1, 2]) for x in (images, 0.5 * images)]
+    expected = 0.9 * (0.1 * means[0]) + 0.1 * means[1]  # two updates of the running average
+    np.testing.assert_allclose(norm.moving_mean, expected, atol=1e-6)
+
+
+def test_parts_that_do_not_go_together_are_refused():
+    with pytest.raises(ValueError, match="FineTuning.objective must be an objective such as @adversarial"):
+        make_finetuning(objective="trades")
+    with pytest.raises(ValueError, match="needs an attacker with a random start"):
+        make_finetuning(objective=Trades())
+    other = Generator(CLASSES + 1, SHAPE, base_width=4, multipliers=(2, 1), upsample=(True,), latent_dim=6)
+    with pytest.raises(ValueError, match="has classes 4, the classifier 3"):
+        make_finetuning(other, fake_weight=0.5)
