@@ -18,7 +18,7 @@ from robgan_tf.serving.saved_model import export_classifier
 from robgan_tf.training.loop import TrainingLoop
 from robgan_tf.training.monitoring import NOT_REPEATABLE
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The demo, small: 6 steps of co-training and 12 of fine-tuning, which take parts of an epoch.
 SMALL = [
     "Generator.base_width = 4",

@@ -14,7 +14,7 @@ import tensorflow as tf
 from robgan_tf import command_line
 from robgan_tf.experiment import dry_run as plan
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def build(folder, *params):

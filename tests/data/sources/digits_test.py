@@ -8,7 +8,7 @@ import pytest
 from robgan_tf.data.sources.digits import prepared_digits
 from robgan_tf.data.sources.tfds_images import digits
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
