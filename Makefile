@@ -63,7 +63,7 @@ endif
 
 clean:  ## remove .venv, caches and build products; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
-	find robgan_tf tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find robgan_tf tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile

@@ -68,10 +68,10 @@ setup(
             "onnx>=1.16,<1.18; python_version >= '3.10'",
             "onnxruntime; python_version >= '3.10'",
         ],
-        # Other people's attacks, for tools/crosscheck.py.
+        # Other people's attacks, for benchmarks/crosscheck.py.
         "crosscheck": ["adversarial-robustness-toolbox==1.20.1", "foolbox==3.3.4"],
         "autoattack": ["pyautoattack==0.2.0", "torch"],
-        # The peers of tools/benchmark.py, and its plots.
+        # The peers of benchmarks/benchmark.py, and its plots.
         "bench": [
             "torch==2.13.0; python_version >= '3.10'",
             "adversarial-robustness-toolbox==1.20.1",

@@ -12,9 +12,11 @@ import gin
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "tools" / "README.md"])
+PAGES = sorted(
+    [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "tools" / "README.md", ROOT / "benchmarks" / "README.md"]
+)
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
-_COMMAND = re.compile(r"(?:^|[\s(/])python3?(?:\.\d+)? (-m robgan_tf\.(\w+)|(tools/[\w/]+\.py))([^`]*)")
+_COMMAND = re.compile(r"(?:^|[\s(/])python3?(?:\.\d+)? (-m robgan_tf\.(\w+)|((?:tools|benchmarks)/[\w/]+\.py))([^`]*)")
 # Of absl itself, and those of `command_line.define_config_flags`.
 _COMMON = {"help", "verbosity"}
 _CONFIG = {"gin_file", "gin_param"}
@@ -116,7 +118,7 @@ def test_every_page_is_in_the_menu_and_every_image_has_words():
 
 @pytest.mark.slow
 def test_the_way_of_getting_started_can_be_gone(tmp_path):
-    for name in ("gin", "tools"):
+    for name in ("gin", "tools", "benchmarks"):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     page = ROOT / "docs" / "getting_started.md"

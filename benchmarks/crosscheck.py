@@ -1,6 +1,6 @@
 """Attacks one exported classifier with this project and with independent libraries, side by side.
 
-    python tools/crosscheck.py --saved_model=runs/digits/export/1 --gin_file=gin/digits.gin --epsilon=0.2
+    python benchmarks/crosscheck.py --saved_model=runs/digits/export/1 --gin_file=gin/digits.gin --epsilon=0.2
 
 PGD of this project, of foolbox and of the Adversarial Robustness Toolbox (ART) get the same images, steps and epsilon.
 With --autoattack, AutoAttack's standard version is compared with the worst case over the attacks that the configuration

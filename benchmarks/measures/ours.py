@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
+from measures.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
 
 import attack_libraries  # noqa: E402
 import crosscheck  # noqa: E402
@@ -136,7 +136,7 @@ def test_autoattack_finds_the_closed_form(only):
 
 
 def run_command(*arguments):
-    command = [sys.executable, "tools/crosscheck.py", *arguments]
+    command = [sys.executable, "benchmarks/crosscheck.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=500)
 

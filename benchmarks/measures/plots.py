@@ -5,8 +5,8 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Sequence
 
-from benchmarks.machine import is_there
-from benchmarks.timing import Series
+from measures.machine import is_there
+from measures.timing import Series
 from robgan_tf import command_line
 
 

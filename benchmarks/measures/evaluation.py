@@ -11,9 +11,9 @@ import tensorflow as tf
 from absl import flags
 from attack_libraries import Setting, art_pgd, foolbox_pgd, our_worst_case, right
 
-from benchmarks.machine import is_there
-from benchmarks.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
-from benchmarks.timing import Series
+from measures.machine import is_there
+from measures.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
+from measures.timing import Series
 from robgan_tf import command_line
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker

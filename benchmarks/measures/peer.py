@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from benchmarks.configured import build_stage, configure, image_side, network_file
-from benchmarks.machine import REPOSITORY, is_there
-from benchmarks.ours import our_parts
-from benchmarks.peers import EVALUATION_STEPS, make_peer, peer_parts, random_arrays
-from benchmarks.shapes import Arithmetic, Shapes
-from benchmarks.timing import Series, alternate, timed
+from measures.configured import build_stage, configure, image_side, network_file
+from measures.machine import REPOSITORY, is_there
+from measures.ours import our_parts
+from measures.peers import EVALUATION_STEPS, make_peer, peer_parts, random_arrays
+from measures.shapes import Arithmetic, Shapes
+from measures.timing import Series, alternate, timed
 from robgan_tf import command_line
 
 FLAGS = flags.FLAGS
@@ -186,8 +186,8 @@ def probe(case: Case, name: str) -> dict:
         "shapes": dataclasses.asdict(case.shapes),
         "started": time.time(),
     }
-    path = os.pathsep.join([str(REPOSITORY / "tools"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "benchmarks.probe", json.dumps(asked)]
+    path = os.pathsep.join([str(REPOSITORY / "benchmarks"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "measures.probe", json.dumps(asked)]
     answer = subprocess.run(
         command,
         cwd=pathlib.Path.cwd(),

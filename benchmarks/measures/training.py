@@ -17,9 +17,9 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 
-from benchmarks.configured import build_stage, configure_by_flags, random_batch
-from benchmarks.machine import machine
-from benchmarks.timing import Series, alternate, timed
+from measures.configured import build_stage, configure_by_flags, random_batch
+from measures.machine import machine
+from measures.timing import Series, alternate, timed
 from robgan_tf import command_line
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches

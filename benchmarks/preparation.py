@@ -1,4 +1,4 @@
-"""Measures `prepare_imagenet.py` against a bare loop: `python tools/benchmark_prepare.py --source=/data/imagenet`.
+"""Measures `prepare_imagenet.py` against a bare loop: `python benchmarks/preparation.py --source=/data/imagenet`.
 
 The bare loop opens, decodes, cuts, resizes and encodes the same files with Pillow in as many processes, and throws the
 result away: no hashing, no checks, no order, no records. Both run in turn, each with new processes every time, and who
@@ -12,13 +12,12 @@ import multiprocessing
 import os
 import pathlib
 import resource
+import sys
 import tempfile
 import time
 
-import image_sources
 import numpy as np
 import PIL.Image
-import prepare_imagenet
 from absl import flags
 
 from robgan_tf import command_line
@@ -26,6 +25,10 @@ from robgan_tf.data.sources import pillow_images
 from robgan_tf.run.directory import write_json
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
+import image_sources  # noqa: E402
+import prepare_imagenet  # noqa: E402
 
 FLAGS = flags.FLAGS
 REQUIRED = 0.8

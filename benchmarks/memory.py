@@ -1,4 +1,4 @@
-"""Compares the estimated memory of a training step with a measured one: `python tools/measure_memory.py`.
+"""Compares the estimated memory of a training step with a measured one: `python benchmarks/memory.py`.
 
 Each configuration is measured in a process of its own: the step is traced, the resident memory is taken, then the step
 is run `--steps` times; what the peak of the resident memory is above that is "measured". A second process runs the same

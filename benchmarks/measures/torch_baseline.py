@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.shapes import Shapes
-from benchmarks.torch_networks import Block, Discriminator, Generator
+from measures.shapes import Shapes
+from measures.torch_networks import Block, Discriminator, Generator
 
 PRECISIONS = {"float32": torch.float32, "mixed_bfloat16": torch.bfloat16}
 

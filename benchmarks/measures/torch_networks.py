@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.shapes import BOTTOM
+from measures.shapes import BOTTOM
 
 TINY = 1e-12  # smaller norms are taken for zero
 

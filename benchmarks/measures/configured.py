@@ -9,7 +9,7 @@ import gin
 import tensorflow as tf
 from absl import flags
 
-from benchmarks.peers import EPSILON, LEARNING_RATE
+from measures.peers import EPSILON, LEARNING_RATE
 from robgan_tf import command_line
 from robgan_tf.experiment import build as _experiment  # noqa: F401  (makes everything known to gin)
 from robgan_tf.players.discriminator import Discriminator

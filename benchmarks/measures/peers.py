@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.shapes import Shapes
+from measures.shapes import Shapes
 
 PARTS = ("attack", "discriminator update", "generator update", "iteration", "evaluation")
 PEERS = ("well_written", "naive", "compiled")
@@ -35,7 +35,7 @@ def peer_parts(peer, images: np.ndarray, labels: np.ndarray, steps: int) -> dict
 
 def make_peer(name: str, shapes: Shapes, precision: str, attack_steps: int):
     """Returns the peer of that name, one of `PEERS`."""
-    from benchmarks.torch_baseline import Peer
+    from measures.torch_baseline import Peer
 
     options = {"epsilon": EPSILON, "steps": attack_steps, "learning_rate": LEARNING_RATE, "precision": precision}
     return Peer.of(shapes, naive=name == "naive", compile=name == "compiled", **options)

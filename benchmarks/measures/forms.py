@@ -8,8 +8,8 @@ from typing import NamedTuple
 import tensorflow as tf
 from absl import flags
 
-from benchmarks.configured import build_stage, configure_by_flags, random_batch
-from benchmarks.timing import Series, alternate, timed
+from measures.configured import build_stage, configure_by_flags, random_batch
+from measures.timing import Series, alternate, timed
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import EPSILON, ConditionalBatchNorm
 from robgan_tf.layers.convolution import (

@@ -12,11 +12,11 @@ import pytest
 import tensorflow as tf
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
 
-from benchmarks.growth import exponents  # noqa: E402
-from benchmarks.shapes import Arithmetic, Shapes  # noqa: E402
-from benchmarks.timing import Series  # noqa: E402
+from measures.growth import exponents  # noqa: E402
+from measures.shapes import Arithmetic, Shapes  # noqa: E402
+from measures.timing import Series  # noqa: E402
 
 from robgan_tf.players.discriminator import Discriminator  # noqa: E402
 from robgan_tf.players.generator import Generator  # noqa: E402
@@ -63,7 +63,7 @@ def test_series_tells_rates_and_whether_the_requirement_is_met():
 
 
 def run_command(*arguments):
-    command = [sys.executable, "tools/benchmark.py", *arguments]
+    command = [sys.executable, "benchmarks/benchmark.py", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900)
 

@@ -7,8 +7,8 @@ import pathlib
 import sys
 import time
 
-from benchmarks.peers import make_peer, peer_parts, random_arrays
-from benchmarks.shapes import Shapes
+from measures.peers import make_peer, peer_parts, random_arrays
+from measures.shapes import Shapes
 
 
 def memory(field: str) -> int:
@@ -25,8 +25,8 @@ def ours(asked: dict):
 
     import tensorflow as tf
 
-    from benchmarks.configured import build_stage, configure, network_file
-    from benchmarks.ours import our_parts
+    from measures.configured import build_stage, configure, network_file
+    from measures.ours import our_parts
 
     tf.config.threading.set_intra_op_parallelism_threads(asked["threads"])
     after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])
@@ -40,7 +40,7 @@ def theirs(asked: dict):
     """Returns a training step of a peer, and the memory before anything of it was built."""
     import torch
 
-    import benchmarks.torch_baseline  # noqa: F401
+    import measures.torch_baseline  # noqa: F401
 
     torch.set_num_threads(asked["threads"])
     after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])

@@ -1,10 +1,10 @@
 """Measures speed and memory of training and attack, alone and against others: `--measure=update,loop,precision,...`.
 
-    python tools/benchmark.py --measure=peer --out=peer.json --plot=peer.png
+    python benchmarks/benchmark.py --measure=peer --out=peer.json --plot=peer.png
 
 What is compared runs in one process and in alternation, so that whatever else the machine does hits all alike; ratios
 are taken round by round. First calls, which trace and compile, are timed apart. See tools/README.md; the parts are in
-tools/benchmarks/.
+benchmarks/measures/.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from absl import flags
 from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log it quiets)
 
 import tensorflow as tf
-from benchmarks import plots
-from benchmarks.evaluation import measure_evaluation
-from benchmarks.forms import measure_forms
-from benchmarks.growth import AXES, measure_growth
-from benchmarks.machine import cores, git_commit, machine
-from benchmarks.peer import SIZES, measure_peer
-from benchmarks.peers import PARTS, PEERS
-from benchmarks.training import (
+from measures import plots
+from measures.evaluation import measure_evaluation
+from measures.forms import measure_forms
+from measures.growth import AXES, measure_growth
+from measures.machine import cores, git_commit, machine
+from measures.peer import SIZES, measure_peer
+from measures.peers import PARTS, PEERS
+from measures.training import (
     measure_first_step,
     measure_loop,
     measure_precision,

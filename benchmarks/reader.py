@@ -1,4 +1,4 @@
-"""Measures the reader of image records: `python tools/benchmark_reader.py --data_dir=/data/imagenet143_128`.
+"""Measures the reader of image records: `python benchmarks/reader.py --data_dir=/data/imagenet143_128`.
 
 Throughput against bare loops without shuffling, checks, batches by step or resuming; memory over a long run; what
 resuming in the middle of a pass costs. What is compared runs in one process in turn, a new iterator each time, and who

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from benchmarks.peer import Case, Size, make_case, need_torch, use_threads
-from benchmarks.peers import EVALUATION_STEPS
-from benchmarks.shapes import Arithmetic
-from benchmarks.timing import Series, alternate, timed
+from measures.peer import Case, Size, make_case, need_torch, use_threads
+from measures.peers import EVALUATION_STEPS
+from measures.shapes import Arithmetic
+from measures.timing import Series, alternate, timed
 
 FLAGS = flags.FLAGS
 NETWORKS_BY_SIDE = {16: "16px", 32: "32px_sngan", 64: "64px", 128: "128px_143"}

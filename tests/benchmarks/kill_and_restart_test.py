@@ -21,7 +21,7 @@ def test_a_run_that_was_stopped_at_random_moments_equals_one_left_alone(tmp_path
         f"--out={out}",
         f"--scratch={tmp_path / 'runs'}",
     ]
-    command = [sys.executable, "tools/kill_and_restart.py", *options]
+    command = [sys.executable, "benchmarks/kill_and_restart.py", *options]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=1500)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     result = json.loads(out.read_text())

@@ -1,6 +1,6 @@
 """Kills a run at random moments, again and again, and compares it with one that was left alone.
 
-    python tools/kill_and_restart.py --kills=50 --seed=0 --out=kills.json
+    python benchmarks/kill_and_restart.py --kills=50 --seed=0 --out=kills.json
 
 Both train the same configuration with deterministic operations. The disturbed one is killed with SIGKILL (or asked to
 stop, with `--signal=TERM`) at moments drawn evenly from the time that an undisturbed start takes, and started again by

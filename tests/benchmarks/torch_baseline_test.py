@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # small networks: two threads would wait for each other where the machine has other work
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
+sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
 
-from benchmarks.torch_baseline import Peer  # noqa: E402
+from measures.torch_baseline import Peer  # noqa: E402
 
 from robgan_tf.losses import SplitAsCode, split  # noqa: E402
 from robgan_tf.players.attacker.attacks import PGD  # noqa: E402

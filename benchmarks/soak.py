@@ -1,4 +1,4 @@
-"""Watches memory and open files of a long run: `python tools/measure_soak.py --steps=5000 --out=soak.json`.
+"""Watches memory and open files of a long run: `python benchmarks/soak.py --steps=5000 --out=soak.json`.
 
 Starts `python -m robgan_tf.train` on the digits with small networks, and checkpoints, image grids and validations every
 few steps, and looks at the process once a second. The first fifth of each stage, in which graphs are traced and buffers
