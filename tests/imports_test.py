@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "export", "sample", "report")
-LOWEST = "players layers losses keras2"
+LOWEST = "players layers losses keras2 time_left"
 BELOW_COMMANDS = f"experiment training robustness generation serving pages run data {LOWEST}"
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
@@ -27,12 +27,13 @@ ALLOWED = {
     "generation": f"serving run data {LOWEST}",
     "serving": "data keras2",
     "pages": "run data",
-    "players": "run data layers losses keras2",
-    "run": "data keras2",
-    "data": "",
+    "players": "run data layers losses keras2 time_left",
+    "run": "data keras2 time_left",
+    "data": "time_left",
     "layers": "keras2",
     "losses": "",
     "keras2": "",
+    "time_left": "",
     "__init__": "",  # names are imported on first use
 }
 # Within players no one knows another one: a stage hands the attacker an objective. What belongs to one player is in its

@@ -9,7 +9,6 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -17,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data import order
+from robgan_tf.time_left import TimeLeft
 
 # Images that are read or moved at once.
 READ_BATCH = 256
@@ -262,17 +262,12 @@ def with_progress(items: Iterator, what: str, total: int | None, size: Callable 
     Returns:
         An iterator of the same items.
     """
-    start = logged = time.monotonic()
-    done = 0
+    time_left, done = TimeLeft(total, "images"), 0
     for item in items:
         yield item
         done += size(item)
-        now = time.monotonic()
-        if now - logged > 10:
-            logged = now
-            rate = done / (now - start)
-            left = f" of {total}, {(total - done) / rate:.0f} s left" if total else ""
-            logging.info("reading %s: %d images, %.0f a second%s", what, done, rate, left)
+        if line := time_left.line(done):
+            logging.info("reading %s: %s", what, line)
 
 
 def some(names) -> str:

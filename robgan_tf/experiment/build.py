@@ -10,7 +10,7 @@ import gin
 from robgan_tf.data.batches import check_augmentations
 from robgan_tf.data.datasets import Examples
 from robgan_tf.experiment import parts  # noqa: F401  (so that gin knows all parts)
-from robgan_tf.experiment.describe import about_export, about_run
+from robgan_tf.experiment.describe import COMPARED, OUTCOMES, about_export, about_run
 from robgan_tf.experiment.problems import Problems
 from robgan_tf.generation.evaluation import GenerationEvaluation
 from robgan_tf.generation.extractors import Extractor
@@ -428,7 +428,7 @@ class Experiment:
         write_json(run_directory.manifest, manifest)
         if run_directory.config.exists():
             config = run_directory.config.read_text()
-            write_run(run_directory.tensorboard, config, bindings(config), manifest)
+            write_run(run_directory.tensorboard, config, bindings(config), manifest, COMPARED, OUTCOMES)
 
     def _best(self, run_directory: RunDirectory) -> Checkpoints:
         """The checkpoint of the best validation of fine-tuning, and the second best in case that it gets damaged."""

@@ -11,6 +11,34 @@ from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving import manifest
 
+# Bindings by which TensorBoard's tab HParams compares runs; what a run does not have stays empty there.
+COMPARED = (
+    "cotraining/LInf.epsilon",
+    "finetuning/LInf.epsilon",
+    "Generator.base_width",
+    "Discriminator.base_width",
+    "CoTraining.epochs",
+    "CoTraining.losses",
+    "CoTraining.penalty",
+    "cotraining/Attacker.steps",
+    "cotraining/linear.initial",
+    "FineTuning.epochs",
+    "FineTuning.fake_weight",
+    "FineTuning.objective",
+    "Experiment.classifier",
+    "finetuning/Attacker.steps",
+    "finetuning/linear.initial",
+    "configure.precision",
+    "Experiment.seed",
+)
+# What it compares: metrics, and the stage whose last value counts.
+OUTCOMES = (
+    ("test_accuracy", "evaluation"),
+    ("test_clean_accuracy", "evaluation"),
+    ("validation_accuracy", "finetuning"),
+    ("generator_class_accuracy", "cotraining"),
+)
+
 
 def summary(experiment) -> str:
     """Returns what a run would do, for people: data, players, lengths."""

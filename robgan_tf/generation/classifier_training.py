@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Callable
 
 import gin
@@ -17,6 +16,7 @@ from robgan_tf.keras2 import keras
 from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.attacked_classifier import Withstands
 from robgan_tf.players.classifiers.class_branch import Classifier
+from robgan_tf.time_left import TimeLeft
 
 
 @gin.configurable
@@ -75,13 +75,11 @@ class ClassifierTraining:
             optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
             return loss
 
-        start = told = time.monotonic()
+        time_left = TimeLeft(self.updates, "updates")
         for done, batch in enumerate(images.training_batches(self.updates, self.batch_size, self.seed), start=1):
             loss = update(*map(tf.convert_to_tensor, batch))
-            if time.monotonic() - told > 10:
-                told = time.monotonic()
-                left = (told - start) / done * (self.updates - done)
-                progress(f"classifier: update {done} of {self.updates}, loss {float(loss):.3f}, {left:.0f} s left")
+            if line := time_left.line(done):
+                progress(f"classifier: {line}; loss {float(loss):.3f}")
         if not np.isfinite(float(loss)):
             raise ValueError(
                 f"The classifier's loss became {float(loss)}: lower ClassifierTraining.learning_rate "

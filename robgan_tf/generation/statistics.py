@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterable
 from typing import Callable
 
 import numpy as np
 
 from robgan_tf.generation.extractors import Extractor
+from robgan_tf.time_left import TimeLeft
 
 # Covariances of all classes are gathered if they need no more memory than that.
 _CLASS_BYTES = 1 << 28
@@ -158,7 +158,7 @@ def gather(
     features_kept, labels_kept = [], []
     class_counts = np.zeros(num_classes, np.int64)
     done, right = 0, 0
-    start = told = time.monotonic()
+    time_left = TimeLeft(count, "images")
     for images, labels in batches:
         images, labels = images[: count - done], labels[: count - done]
         features, logits = extractor(images)
@@ -179,9 +179,8 @@ def gather(
         done += len(images)
         if done >= count:
             break
-        if time.monotonic() - told > 10:
-            told = time.monotonic()
-            progress(f"features: {done} of {count} images, {(told - start) / done * (count - done):.0f} s left")
+        if line := time_left.line(done):
+            progress(f"features: {line}")
     if done < count:
         raise ValueError(f"There are {done} images to measure, not {count}.")
     return FeatureStatistics(

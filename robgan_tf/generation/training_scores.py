@@ -12,6 +12,18 @@ from robgan_tf.generation.image_sources import ImageSource, StoredImages
 from robgan_tf.generation.reference import reference_statistics
 from robgan_tf.generation.scores import scores
 from robgan_tf.generation.statistics import gather
+from robgan_tf.run.metrics import Metric, declare
+
+for _network in ("classifier", "inception"):
+    declare(
+        Metric(f"generator_{_network}_score", f"{_network} score", "Score of the averaged generator", "generator"),
+        Metric(
+            f"generator_frechet_{_network}_distance",
+            f"by {_network} features",
+            "Frechet distance of generated from real images",
+            "generator",
+        ),
+    )
 
 
 @gin.configurable

@@ -23,6 +23,7 @@ from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.lipschitz import LocalLipschitz
 from robgan_tf.run.directory import write_json
 from robgan_tf.run.provenance import provenance
+from robgan_tf.time_left import TimeLeft
 
 # Batches that are taken through all epsilons and attacks before the next ones: enough to fill batches with those that
 # still stand, and few enough to show progress.
@@ -188,14 +189,12 @@ class RobustnessEvaluation:
     def _attack_split(self, split, examples, clean, attacked, data, worst, progress) -> dict:
         """Takes a split through all epsilons and attacks, a piece at a time; returns its block of the report."""
         result = SplitResult(split, examples.labels, self.epsilons, [one.attack for one in attacked])
-        start, piece = time.monotonic(), _PIECE * clean.batch_size
+        piece, time_left = _PIECE * clean.batch_size, TimeLeft(len(examples), "images", every=0)
         for first in range(0, len(examples), piece):
             rows = np.arange(first, min(first + piece, len(examples)))
             self._attack_piece(examples.select(rows), rows, clean, attacked, result, worst)
-            done = int(rows[-1]) + 1
-            if done < len(examples):
-                left = (time.monotonic() - start) / done * (len(examples) - done)
-                progress(f"{split}: {done} of {len(examples)} images attacked, {left:.0f} s left")
+            if piece < len(examples):
+                progress(f"{split}: attacked {time_left.line(int(rows[-1]) + 1)}")
         block = result.block(self.reference_epsilon, data.class_names)
         for point in block["curve"]:
             progress(

@@ -13,6 +13,18 @@ from robgan_tf.players.attacker.attacked_classifier import Withstands
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.robustness.lipschitz import LocalLipschitz
+from robgan_tf.run.metrics import SHARE, Metric, declare
+
+for _split in ("train", "test"):
+    declare(
+        *(
+            Metric(
+                f"classifier_{_split}_{kind}_accuracy", f"{_split}, {kind}", "Accuracy (Fig. 2)", "classifier", SHARE
+            )
+            for kind in ("clean", "attacked")
+        ),
+        Metric(f"classifier_{_split}_lipschitz", _split, "Local Lipschitz value (Fig. 2)", "classifier"),
+    )
 
 
 @gin.configurable

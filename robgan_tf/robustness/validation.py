@@ -9,6 +9,28 @@ from robgan_tf.players.attacker.attacked_classifier import Withstands
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.classifiers.class_branch import Classifier
+from robgan_tf.run.metrics import SHARE, Metric, declare
+
+declare(
+    Metric(
+        "validation_accuracy",
+        "validation accuracy",
+        "Classification accuracy",
+        group="health",
+        unit=SHARE,
+        tag="accuracy_valid",
+        description="Accuracy on validation images, under the attack of the validation, if it has one.",
+    ),
+    Metric(
+        "validation_clean_accuracy",
+        "clean validation accuracy",
+        "Classification accuracy",
+        group="health",
+        unit=SHARE,
+        tag="clean_valid",
+        description="Accuracy on validation images without an attack.",
+    ),
+)
 
 
 def validation_accuracies(

@@ -72,4 +72,5 @@ class StopSignals(StopRequests):
 
     @staticmethod
     def _say(number: int, what: str):
-        print(f"\n{signal.Signals(number).name}: {what}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+            print(f"\n{signal.Signals(number).name}: {what}", file=sys.stderr, flush=True)

@@ -13,73 +13,45 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-# Metrics whose chart is not `<player>/<rest of the name>`. Short, since TensorBoard cuts longer ones, and in such an
-# order by the alphabet that the first screen has the accuracies of training.
-_CHARTS = {
-    "class_accuracy": "1_health/accuracy_train",
-    "validation_accuracy": "1_health/accuracy_valid",
-    "validation_clean_accuracy": "1_health/clean_valid",
-    "test_accuracy": "1_health/test_attacked",
-    "test_clean_accuracy": "1_health/test_clean",
-    "generator_class_accuracy": "1_health/fakes_of_class",
-    "fake_class_accuracy": "1_health/fakes_right",
-    "fake_accuracy": "1_health/fakes_found_out",
-    "real_accuracy": "1_health/real_as_real",
-    "diversity": "1_health/diversity",
-    "loss": "4_classifier/loss",
-}
-_PLAYERS = {"generator": "2_generator", "discriminator": "3_discriminator", "classifier": "4_classifier"}
-_SIGMAS, _MACHINE = "5_sigma", "6_machine"
+from robgan_tf.run.metrics import SHARE, Metric, declare, described, group_tag
+
 # Bytes around a record in a file: its length and two checksums.
 _FRAME = 16
 
-# Bindings by which runs are told apart in the tab HParams; what a run does not have stays empty there.
-_HPARAMS = (
-    "cotraining/LInf.epsilon",
-    "finetuning/LInf.epsilon",
-    "Generator.base_width",
-    "Discriminator.base_width",
-    "CoTraining.epochs",
-    "CoTraining.losses",
-    "cotraining/Attacker.steps",
-    "cotraining/linear.initial",
-    "FineTuning.epochs",
-    "FineTuning.fake_weight",
-    "FineTuning.objective",
-    "Experiment.classifier",
-    "finetuning/Attacker.steps",
-    "finetuning/linear.initial",
-    "configure.precision",
-    "Experiment.seed",
+declare(
+    Metric(
+        "test_accuracy",
+        "accuracy under attack",
+        "Test accuracy",
+        group="health",
+        unit=SHARE,
+        tag="test_attacked",
+        description="Accuracy on test images under all attacks of the evaluation, at its reference epsilon.",
+    ),
+    Metric(
+        "test_clean_accuracy",
+        "clean accuracy",
+        "Test accuracy",
+        group="health",
+        unit=SHARE,
+        tag="test_clean",
+        description="Accuracy on test images without an attack.",
+    ),
 )
-# Metric, and the stage whose last value counts.
-_OUTCOMES = (
-    ("test_accuracy", "evaluation"),
-    ("test_clean_accuracy", "evaluation"),
-    ("validation_accuracy", "finetuning"),
-    ("generator_class_accuracy", "cotraining"),
-)
-
-
-def chart(metric: str) -> str:
-    """Returns the tag, `<group>/<name>`, that a metric has in TensorBoard."""
-    player, _, rest = metric.partition("_")
-    if metric in _CHARTS:
-        return _CHARTS[metric]
-    return f"{_PLAYERS[player]}/{rest}" if player in _PLAYERS else f"{_MACHINE}/{metric}"
 
 
 def write_scalars(metrics: dict, sigmas: dict, step: int):
     """Writes metrics by name and sigmas by layer to the writer that is the default."""
     for name, value in metrics.items():
-        tf.summary.scalar(chart(name), value, step=step)
+        metric = described(name)
+        tf.summary.scalar(metric.tensorboard, value, step=step, description=metric.description or None)
     for layer, value in sigmas.items():
-        tf.summary.scalar(f"{_SIGMAS}/{layer}", value, step=step)
+        tf.summary.scalar(f"{group_tag('sigma')}/{layer}", value, step=step)
 
 
 def tidy_events(folder: pathlib.Path, last_step: int | None = None):
@@ -139,7 +111,14 @@ def _events(path: pathlib.Path) -> Iterator[tuple]:
             yield tf.compat.v1.Event.FromString(record), record
 
 
-def write_run(folder: pathlib.Path, config: str, bindings: dict[str, str], manifest: dict):
+def write_run(
+    folder: pathlib.Path,
+    config: str,
+    bindings: dict[str, str],
+    manifest: dict,
+    compared: Sequence[str],
+    outcomes: Sequence[tuple[str, str]],
+):
     """Writes what a run is: its configuration and manifest as text, and what the tab HParams compares.
 
     Args:
@@ -147,15 +126,18 @@ def write_run(folder: pathlib.Path, config: str, bindings: dict[str, str], manif
         config: the operative configuration, as text.
         bindings: the same, name -> value.
         manifest: versions, commit, machine and data.
+        compared: names of the bindings that runs are compared by; those that a run does not have stay empty.
+        outcomes: pairs of a metric and the stage whose last value of it counts.
     """
-    found = {name: _value(text) for name, text in bindings.items() if name in _HPARAMS}
+    found = {name: _value(text) for name, text in bindings.items() if name in compared}
     with _only_writer(folder).as_default(step=0):
         tf.summary.text("run/config", f"```\n{config.strip()}\n```")
         tf.summary.text("run/manifest", f"```\n{json.dumps(manifest, indent=2)}\n```")
         metrics = [
-            hparams.Metric(chart(name), group=stage, display_name=f"{name} ({stage})") for name, stage in _OUTCOMES
+            hparams.Metric(described(name).tensorboard, group=stage, display_name=f"{described(name).label} ({stage})")
+            for name, stage in outcomes
         ]
-        hparams.hparams_config(hparams=[hparams.HParam(name) for name in _HPARAMS], metrics=metrics)
+        hparams.hparams_config(hparams=[hparams.HParam(name) for name in compared], metrics=metrics)
         hparams.hparams(found)
 
 

@@ -11,14 +11,49 @@ from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import MOMENTUM
 from robgan_tf.losses import CoTrainingLosses
 from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
 from robgan_tf.training.randomness import generator_inputs, step_seeds
-from robgan_tf.training.stage import Stage
+from robgan_tf.training.stage import Stage, declare_player
 
 # Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
 # class, on [-1, 1] (photographs have about 0.5).
 _SATURATED, _ALIKE = 0.995, 0.02
+
+declare_player("generator")
+declare_player("discriminator")
+declare(
+    Metric("generator_loss", "generator", "Loss", group="generator"),
+    Metric("discriminator_loss", "discriminator", "Loss", group="discriminator"),
+    Metric(
+        "generator_class_accuracy",
+        "fakes of the requested class",
+        "Classification accuracy",
+        group="health",
+        unit=SHARE,
+        tag="fakes_of_class",
+        description="Share of generated images that the discriminator assigns to the class they were made for.",
+    ),
+    Metric(
+        "fake_accuracy",
+        "fakes detected",
+        "Real or fake",
+        group="health",
+        unit=SHARE,
+        tag="fakes_detected",
+        description="Share of generated images that the discriminator classifies as fake.",
+    ),
+    Metric(
+        "real_accuracy",
+        "real classified as real",
+        "Real or fake",
+        group="health",
+        unit=SHARE,
+        tag="real_as_real",
+        description="Share of (attacked) real images that the discriminator classifies as real.",
+    ),
+)
 
 
 @gin.configurable
@@ -49,13 +84,9 @@ class CoTraining(Stage):
     """
 
     name_of_stage = "cotraining"
-    # What it is for; whether the discriminator still errs, so that the generator can learn; whether the generator heeds
-    # its labels, without which fine-tuning has no use for its images.
-    headlines = {
-        "class_accuracy": "training right",
-        "fake_accuracy": "fakes found out",
-        "generator_class_accuracy": "fakes of their class",
-    }
+    # What it is for; whether the discriminator still errs, so that the generator can learn; whether the generator
+    # follows its labels, without which fine-tuning has no use for its images.
+    headlines = ("class_accuracy", "fake_accuracy", "generator_class_accuracy")
 
     def __init__(
         self,
@@ -124,13 +155,13 @@ class CoTraining(Stage):
         if metrics["step"] < self.total_steps / 20:  # nobody knows anything yet
             return signs
         if min(metrics["real_accuracy"], metrics["fake_accuracy"]) > _SATURATED:
-            signs.append("the discriminator hardly ever takes fake for real: the generator gets little to learn from")
+            signs.append("the discriminator detects nearly all fakes: the generator gets little to learn from")
         chance = 1 / self.generator.num_classes
         # Where neither knows the classes, it is early. One that tells them of real images, but not of fakes, matters.
         if metrics["class_accuracy"] > 3 * chance and metrics["generator_class_accuracy"] < 1.2 * chance:
-            signs.append("the classes of fakes are at chance: the generator does not heed its labels")
+            signs.append("the classes of fakes are at chance: the generator ignores its labels")
         if metrics.get("diversity", 1.0) < _ALIKE:
-            signs.append("the generator makes nearly the same image of a class from every noise (mode collapse)")
+            signs.append("the generated images of a class are nearly the same for every noise vector (mode collapse)")
         return signs
 
     def train_step(self, batch):

@@ -12,15 +12,30 @@ from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.losses import fine_tuning_loss
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.classifiers.class_branch import Classifier
+from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.generated import GeneratedImages
 from robgan_tf.training.objectives import Adversarial, Objective
 from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
 from robgan_tf.training.randomness import step_seeds
-from robgan_tf.training.stage import Stage
+from robgan_tf.training.stage import Stage, declare_player
 
 _ADVERSARIAL = Adversarial()
 _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
+
+declare_player("classifier")
+declare(
+    Metric("loss", "loss", "Loss", group="classifier"),
+    Metric(
+        "fake_class_accuracy",
+        "accuracy on generated images",
+        "Classification accuracy",
+        group="health",
+        unit=SHARE,
+        tag="accuracy_fakes",
+        description="Accuracy on generated images, attacked like the real ones.",
+    ),
+)
 
 
 @gin.configurable
@@ -54,7 +69,7 @@ class FineTuning(Stage):
 
     name_of_stage = "finetuning"
     # Whether it learns; what it learns; whether that holds for other images, by which the best checkpoint is chosen.
-    headlines = {"loss": "loss", "class_accuracy": "training right", "validation_accuracy": "validation right"}
+    headlines = ("loss", "class_accuracy", "validation_accuracy")
 
     def __init__(
         self,

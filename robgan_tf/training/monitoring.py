@@ -11,20 +11,49 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from robgan_tf.run.directory import RunDirectory
+from robgan_tf.run.directory import RunDirectory, write_json
 from robgan_tf.run.machine import memory_in_use
+from robgan_tf.run.metrics import FILE, SHARE, Metric, declarations, declare, read_declarations
 from robgan_tf.run.progress import Progress
 from robgan_tf.run.tensorboard import tidy_events, write_scalars
 
-# Of an entry: what depends on the machine and its moods. All else is the same however often a run was interrupted.
-NOT_REPEATABLE = (
-    "wall_seconds",
-    "images_per_second",
-    "attack_share",
-    "upkeep_share",
-    "memory_mib",
-    "gpu_memory_mib",
+_MACHINE = (
+    Metric(
+        "images_per_second",
+        "real images",
+        "Images per second",
+        unit="images/s",
+        description="Real images per second of training; validation, image grids and checkpoints are left out.",
+    ),
+    Metric(
+        "attack_share",
+        "attack, of a training step",
+        "Shares of the time",
+        unit=SHARE,
+        description="Share of a training step's time that the attack takes.",
+    ),
+    Metric(
+        "upkeep_share",
+        "validation, image grids and checkpoints",
+        "Shares of the time",
+        unit=SHARE,
+        description="Share of the time that validation, image grids and checkpoints take.",
+    ),
+    Metric("memory_mib", "process", "Memory", unit="MiB", description="Resident memory of the process."),
+    Metric("gpu_memory_mib", "GPU, peak", "Memory", unit="MiB", description="Peak memory of the first GPU."),
 )
+declare(
+    *_MACHINE,
+    Metric(
+        "discriminator_largest_sigma",
+        "largest sigma",
+        "Largest sigma of a layer",
+        group="discriminator",
+        description="Largest singular value among the spectrally normalised kernels, before normalisation.",
+    ),
+)
+# Of an entry: what depends on the machine and its load. All else is the same however often a run was interrupted.
+NOT_REPEATABLE = ("wall_seconds", *(metric.name for metric in _MACHINE))
 
 
 class NonFiniteLossError(RuntimeError):
@@ -58,6 +87,7 @@ class MetricsLog:
         self._writes = run_directory.workers.is_chief
         self._step = stage.steps_done
         self._signs = []
+        self._known = set()  # metrics that this start has declared
         state = state or {"sums": {}, "steps": 0, "seconds": 0.0}
         self._sums, self._steps = dict(state["sums"]), state["steps"]
         self._upkeep = state.get("upkeep", 0.0)
@@ -151,6 +181,7 @@ class MetricsLog:
             "wall_seconds": round(now - self._start, 3),
             **metrics,
         }
+        self._declare(metrics)
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
         write_scalars(metrics, sigmas, self._step)
@@ -161,3 +192,11 @@ class MetricsLog:
                 with self._progress.interrupted():
                     logging.warning("step %d of %s: %s.", self._step, self.stage.name_of_stage, sign)
         self._signs = signs
+
+    def _declare(self, names):
+        """Keeps what the metrics mean in the run's folder, where they are new there."""
+        if not self._writes or self._known.issuperset(names):
+            return
+        folder = self.run_directory.path
+        write_json(folder / FILE, declarations(names, read_declarations(folder)))
+        self._known.update(names)

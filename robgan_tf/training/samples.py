@@ -12,10 +12,22 @@ from robgan_tf.data.datasets import ImageData
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.grids import image_grid
+from robgan_tf.run.metrics import Metric, declare
 from robgan_tf.training.cotraining import CoTraining
 
 # Of data sets with many classes, a grid shows so many.
 _ROWS, _COLUMNS = 10, 8
+
+declare(
+    Metric(
+        "diversity",
+        "diversity",
+        "Diversity of the generated images of a class",
+        group="health",
+        description="Standard deviation of a pixel over the generated images of a class, on [-1, 1]; 0 where all are "
+        "the same image, about 0.5 for photographs.",
+    ),
+)
 
 
 def generated_images(generator, labels: Sequence[int], columns: int, seed: int) -> tf.Tensor:

@@ -10,8 +10,31 @@ import tensorflow as tf
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.spectral_norm import SpectralNormLayer
 from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.run.metrics import SHARE, Metric, declare, declare_of_player
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.randomness import replica_seed
+
+declare(
+    Metric(
+        "class_accuracy",
+        "train accuracy",
+        "Classification accuracy",
+        group="health",
+        unit=SHARE,
+        tag="accuracy_train",
+        description="Accuracy on training images, attacked where the stage has an attacker.",
+    ),
+)
+PLAYER_METRICS = (
+    Metric("gradient_norm", "", "Gradient norm", description="Norm of the gradient of the last update in a step."),
+    Metric("weight_norm", "", "Weight norm", description="Norm of all weights that are trained."),
+    Metric("learning_rate", "", "Learning rate"),
+)
+
+
+def declare_player(player: str):
+    """Declares what every stage reports of a network that it trains."""
+    declare_of_player(player, *PLAYER_METRICS)
 
 
 class Stage(keras.Model):
@@ -38,8 +61,8 @@ class Stage(keras.Model):
 
     # Names the stage in commands, checkpoints and metrics.
     name_of_stage: str
-    # The metrics to show while it trains, with the words for them.
-    headlines: dict[str, str]
+    # The metrics to show while it trains.
+    headlines: tuple[str, ...]
 
     def __init__(
         self,

@@ -14,6 +14,8 @@ import urllib.request
 import pytest
 import tensorflow as tf
 
+from robgan_tf.experiment import parts  # noqa: F401  (they declare the metrics)
+from robgan_tf.experiment.describe import COMPARED, OUTCOMES
 from robgan_tf.pages.run_page import write_run_report
 from robgan_tf.run.tensorboard import write_evaluation, write_run, write_scalars
 
@@ -87,9 +89,8 @@ def tensorboard(folder):
 def test_tensorboard_shows_the_runs_health_first_and_compares_runs(robustness, tmp_path):
     for name, epsilon in (("weak", "0.1"), ("strong", "0.2")):
         folder = tmp_path / name / "tensorboard"
-        write_run(
-            folder, f"finetuning/LInf.epsilon = {epsilon}", {"finetuning/LInf.epsilon": epsilon}, {"git_commit": "abc"}
-        )
+        bindings = {"finetuning/LInf.epsilon": epsilon}
+        write_run(folder, f"finetuning/LInf.epsilon = {epsilon}", bindings, {"git_commit": "abc"}, COMPARED, OUTCOMES)
         write_evaluation(folder, robustness)
         with tf.summary.create_file_writer(str(folder / "cotraining")).as_default():
             for step in range(1, 4):

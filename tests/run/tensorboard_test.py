@@ -7,7 +7,10 @@ import re
 import pytest
 import tensorflow as tf
 
-from robgan_tf.run.tensorboard import chart, tidy_events, write_evaluation, write_run
+from robgan_tf.experiment import parts  # noqa: F401  (they declare the metrics)
+from robgan_tf.experiment.describe import COMPARED, OUTCOMES
+from robgan_tf.run.metrics import described
+from robgan_tf.run.tensorboard import tidy_events, write_evaluation, write_run
 
 
 def events(folder):
@@ -42,6 +45,7 @@ def inspected(folder):
     ("metric", "expected"),
     [
         ("class_accuracy", "1_health/accuracy_train"),
+        ("fake_accuracy", "1_health/fakes_detected"),
         ("generator_loss", "2_generator/loss"),
         ("discriminator_gradient_norm", "3_discriminator/gradient_norm"),
         ("classifier_learning_rate", "4_classifier/learning_rate"),
@@ -49,7 +53,7 @@ def inspected(folder):
     ],
 )
 def test_charts_are_grouped_by_player_behind_those_of_the_runs_health(metric, expected):
-    assert chart(metric) == expected
+    assert described(metric).tensorboard == expected
 
 
 def test_a_restart_leaves_no_step_twice_and_nothing_out_of_order(tmp_path):
@@ -93,7 +97,7 @@ def test_files_that_a_restart_from_the_beginning_empties_go_and_others_stay_unto
 def test_a_run_is_told_as_text_and_hyperparameters_once_however_often_it_starts(tmp_path):
     settings = {"LInf.epsilon": "0.2", "configure.precision": "'float32'", "CoTraining.losses": "@split()"}
     for _ in range(2):
-        write_run(tmp_path, "LInf.epsilon = 0.2\n", settings, {"git_commit": "abc"})
+        write_run(tmp_path, "LInf.epsilon = 0.2\n", settings, {"git_commit": "abc"}, COMPARED, OUTCOMES)
         write_evaluation(tmp_path, {"clean": 0.75, "worst_case": {"accuracy": 0.5}})
     assert sorted(tag for tag, _ in events(tmp_path)) == [
         "_hparams_/experiment",

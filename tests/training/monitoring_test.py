@@ -19,7 +19,7 @@ class Counting:
     """What the loop needs of a stage."""
 
     name_of_stage, images_per_step, total_steps = "counting", 10, 7
-    headlines = {"loss": "loss"}
+    headlines = ("loss",)
 
     def __init__(self, step=0):
         self.variable = tf.Variable(step)
