@@ -49,10 +49,11 @@ def _profile_steps() -> tuple[int, int] | None:
 
 
 def _train(signals, profile_steps):
-    from robgan_tf.experiment.build import NotTrainedError
+    from robgan_tf.bindings import explicit_bindings, operative_config
+    from robgan_tf.experiment.build import DataChangedError, NotTrainedError
     from robgan_tf.experiment.describe import summary
     from robgan_tf.run.checkpoints import CheckpointError
-    from robgan_tf.run.directory import RunDirectory, operative_config
+    from robgan_tf.run.directory import RunDirectory
     from robgan_tf.run.workers import LOST
     from robgan_tf.training.loop import Stopped
     from robgan_tf.training.monitoring import NonFiniteLossError
@@ -75,7 +76,7 @@ def _train(signals, profile_steps):
             print(line, flush=True)
         return
     run_directory = RunDirectory(run_dir, experiment.workers)
-    command_line.or_fail(lambda: run_directory.claim(operative_config()))
+    command_line.or_fail(lambda: run_directory.claim(operative_config(), explicit_bindings()))
     print(summary(experiment))
     signals.before_exit = run_directory.release
     experiment.stops = signals
@@ -83,7 +84,7 @@ def _train(signals, profile_steps):
     try:
         experiment.run(run_directory, stages)
         experiment.workers.highest(0)  # none leaves before all are done
-    except NotTrainedError as error:
+    except (NotTrainedError, DataChangedError) as error:
         command_line.fail(str(error))
     except Stopped as error:
         print(f"stopped {error}: the same command goes on from there", file=sys.stderr)

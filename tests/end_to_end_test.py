@@ -74,6 +74,7 @@ def run(flags):
 def test_a_run_leaves_what_the_contract_says(run):
     assert {path.name for path in run.iterdir()} == {
         "config.gin",
+        "data.json",
         "checkpoints",
         "tensorboard",
         "samples",

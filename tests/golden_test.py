@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import command_line
+from robgan_tf.bindings import config_differences, operative_config
 from robgan_tf.run.checkpoints import steps_in
-from robgan_tf.run.directory import RunDirectory, config_differences, operative_config
+from robgan_tf.run.directory import RunDirectory
 from robgan_tf.serving.loading import load_logits
 from robgan_tf.training.monitoring import NOT_REPEATABLE
 from tests.golden.make_golden import fingerprints, images

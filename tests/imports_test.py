@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "export", "sample", "report")
-LOWEST = "players layers losses keras2 time_left"
+LOWEST = "players layers losses keras2 time_left bindings"
 BELOW_COMMANDS = f"experiment training robustness generation serving pages run data {LOWEST}"
 ALLOWED = {
     **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
@@ -25,14 +25,15 @@ ALLOWED = {
     "training": f"run data {LOWEST}",
     "robustness": f"pages run data {LOWEST}",
     "generation": f"serving run data {LOWEST}",
-    "serving": "data keras2",
-    "pages": "run data",
-    "players": "run data layers losses keras2 time_left",
-    "run": "data keras2 time_left",
-    "data": "time_left",
+    "serving": "data keras2 bindings",
+    "pages": "run data bindings",
+    "players": "run data layers losses keras2 time_left bindings",
+    "run": "data keras2 time_left bindings",
+    "data": "time_left bindings",
     "layers": "keras2",
     "losses": "",
     "keras2": "",
+    "bindings": "",
     "time_left": "",
     "__init__": "",  # names are imported on first use
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +33,10 @@ class TrainingSplit(abc.ABC):
     @abc.abstractmethod
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
+
+    def counts(self, num_classes: int) -> list[int]:
+        """Number of images of each class. This one is for splits that have `labels`, int [N]."""
+        return np.bincount(self.labels, minlength=num_classes).tolist()
 
     @abc.abstractmethod
     def take(self, count: int, seed: int = 0) -> Examples:
@@ -138,6 +142,8 @@ class ImageData:
         train: what is trained on; holds nothing of the other two.
         validation: cut from the training split, stratified by class; may be empty.
         test: the data set's own held-out split.
+        fingerprint: checksums of what was read, by names for messages, such as "train/<class>", see
+            `robgan_tf.data.description`; equal for a copy elsewhere. None: the images in memory are summed up.
     """
 
     name: str
@@ -145,6 +151,7 @@ class ImageData:
     train: TrainingSplit
     validation: Examples
     test: Examples
+    fingerprint: Mapping[str, str] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -155,9 +162,20 @@ class ImageData:
         """(H, W, C)."""
         return self.train.image_shape
 
+    @property
+    def splits(self) -> dict[str, TrainingSplit]:
+        """The three splits by name, "train", "validation" and "test"."""
+        return {name: getattr(self, name) for name in ("train", "validation", "test")}
+
 
 def image_data(
-    name: str, class_names: Sequence[str], train: Examples, test: Examples, validation_examples: int, seed: int
+    name: str,
+    class_names: Sequence[str],
+    train: Examples,
+    test: Examples,
+    validation_examples: int,
+    seed: int,
+    fingerprint: Mapping[str, str] | None = None,
 ) -> ImageData:
     """Moves validation_examples, stratified by class, from train to a split of their own.
 
@@ -168,9 +186,7 @@ def image_data(
         test: the held-out split, passed on as it is.
         validation_examples: how many examples to move.
         seed: of the choice of validation images.
-
-    Returns:
-        ImageData with the three splits.
+        fingerprint: see `ImageData`.
 
     Raises:
         ValueError: if validation_examples is negative, or leaves nothing to train on.
@@ -184,7 +200,7 @@ def image_data(
         train.images[start : start + len(piece)] = train.images[piece]
         train.labels[start : start + len(piece)] = train.labels[piece]
     train = Examples(train.images[: len(kept)], train.labels[: len(kept)])
-    return ImageData(name, tuple(class_names), train, validation, test)
+    return ImageData(name, tuple(class_names), train, validation, test, fingerprint)
 
 
 def validation_cut(name: str, labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -251,16 +267,13 @@ def check_memory(
 
 
 def with_progress(items: Iterator, what: str, total: int | None, size: Callable = lambda item: 1) -> Iterator:
-    """Passes items on, and logs count, rate and time left every ten seconds.
+    """Passes the same items on, and logs count, rate and time left every ten seconds.
 
     Args:
         items: what is read.
         what: its name in the log.
         total: how many images will come, if known.
         size: how many images an item holds.
-
-    Returns:
-        An iterator of the same items.
     """
     time_left, done = TimeLeft(total, "images"), 0
     for item in items:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from collections.abc import Sequence
 from typing import Callable
 
 import gin
 
+from robgan_tf.bindings import bindings, may_change
 from robgan_tf.data.batches import check_augmentations
 from robgan_tf.data.datasets import Examples
+from robgan_tf.data.description import describe, differences
 from robgan_tf.experiment import parts  # noqa: F401  (so that gin knows all parts)
 from robgan_tf.experiment.describe import COMPARED, OUTCOMES, about_export, about_run
 from robgan_tf.experiment.problems import Problems
@@ -22,7 +26,7 @@ from robgan_tf.robustness.evaluation import Evaluation
 from robgan_tf.robustness.validation import validation_accuracies
 from robgan_tf.run import devices
 from robgan_tf.run.checkpoints import Checkpoints
-from robgan_tf.run.directory import RunDirectory, bindings, write_json
+from robgan_tf.run.directory import RunDirectory, write_json
 from robgan_tf.run.signals import StopRequests
 from robgan_tf.run.tensorboard import write_evaluation, write_run
 from robgan_tf.run.workers import Workers
@@ -42,11 +46,18 @@ _DATA, _COTRAINING, _FINETUNING, _VALIDATION, _SAMPLES = range(5)
 _WATCHED_EXAMPLES = 500
 
 
+class DataChangedError(ValueError):
+    """The data at hand are not those that a run is trained on."""
+
+
 class NotTrainedError(ValueError):
     """A stage was asked for that needs an earlier one, which is not finished."""
 
 
 @gin.configurable
+@may_change(
+    "evaluation", "sample_every", "upkeep", "export_options", "generation", "generation_scores", "training_curves"
+)
 class Experiment:
     """A whole run: data, players, stages, evaluation, export.
 
@@ -232,7 +243,10 @@ class Experiment:
 
         Raises:
             NotTrainedError: where a stage needs an earlier one that is neither done nor asked for.
+            DataChangedError: where the data are not those that the run began with.
         """
+        # A folder that was not claimed is no run yet, and stays as it is.
+        self.check_data(run_directory, keep=run_directory.config.exists())
         if "cotrain" in stages:
             self._cotrain(run_directory)
         if "finetune" in stages:
@@ -246,12 +260,44 @@ class Experiment:
             self.export(run_directory)
         on_chief(lambda: update_run_report(run_directory))
 
+    def check_data(self, run_directory: RunDirectory, keep: bool = False):
+        """Compares the data with those that the run is trained on.
+
+        Args:
+            run_directory: the run.
+            keep: whether to write the description of the data where the run has none yet.
+
+        Raises:
+            DataChangedError: where they differ, with the classes that do.
+        """
+        self.workers.on_chief(lambda: self._check_data(run_directory.data, keep))
+
+    def _check_data(self, path: pathlib.Path, keep: bool):
+        described = describe(self.data)
+        if not path.exists():
+            if keep:
+                write_json(path, described)
+            return
+        try:
+            found = differences(json.loads(path.read_text()), described)
+        except (ValueError, TypeError, AttributeError, OSError) as error:
+            raise DataChangedError(
+                f"{path}, the description of the run's data, can't be read ({error}): restore it from a copy, or "
+                f"remove it if you are sure that the data are those of the run."
+            ) from error
+        if found:
+            raise DataChangedError(
+                f"The data ({self.data.name}) are not those that {path.parent} is trained on: {found}. Restore them, "
+                f"give the path of the run's data by --gin_param, or train in a new --run_dir."
+            )
+
     def restore_generator(self, run_directory: RunDirectory) -> keras.Model:
         """Loads the newest co-training checkpoint and returns the averaged generator, ready to be sampled from.
 
         Raises:
             NotTrainedError: where there is none.
         """
+        self.check_data(run_directory)
         if self.cotraining is None:
             raise NotTrainedError("This configuration has no generator (Experiment.cotraining is None).")
         with self.strategy.scope():
@@ -266,6 +312,7 @@ class Experiment:
         Raises:
             NotTrainedError: where training is not finished.
         """
+        self.check_data(run_directory)
         last = self.finetuning or self.cotraining
         with self.strategy.scope():
             self._training(last, run_directory).restore()

@@ -7,10 +7,11 @@ import pathlib
 
 from tqdm import tqdm
 
+from robgan_tf.bindings import bindings
 from robgan_tf.pages.charts import accuracy_section, line_chart
 from robgan_tf.pages.elements import Html, box, element, embedded, percent, section, table, tile, write_page
 from robgan_tf.pages.elements import page as whole_page
-from robgan_tf.run.directory import RunDirectory, bindings
+from robgan_tf.run.directory import RunDirectory
 
 _STAGES = {"cotraining": "Co-training", "finetuning": "Fine-tuning"}
 # The bindings of the attackers, which a configuration may set to None.

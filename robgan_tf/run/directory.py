@@ -7,28 +7,16 @@ import json
 import os
 import pathlib
 import platform
-import re
 import time
 
-import gin
 from absl import logging
 
+from robgan_tf.bindings import bindings, config_differences
 from robgan_tf.run.checkpoints import clear_strays, newest_whole
 from robgan_tf.run.tensorboard import tidy_events
 from robgan_tf.run.workers import Workers
 
 _LOCK = ".lock"
-# Parts whose bindings may change while a run goes on.
-_NOT_LEARNT = (
-    "Upkeep.",
-    "ExportOptions.",
-    "GenerationEvaluation.",
-    "ClassifierTraining.",
-    "TrainingScores.",
-    "classifier_extractor.",
-    "inception.",
-    "TrainingCurves.",
-)
 # What a process that was killed at its very start leaves.
 _BEFORE_CONFIG = {_LOCK, ".config.gin.partial"}
 
@@ -50,6 +38,11 @@ class RunDirectory:
     def config(self) -> pathlib.Path:
         """The operative configuration, a gin file."""
         return self.path / "config.gin"
+
+    @property
+    def data(self) -> pathlib.Path:
+        """The description of the data that the run is trained on, see `robgan_tf.data.description`."""
+        return self.path / "data.json"
 
     @property
     def metrics(self) -> pathlib.Path:
@@ -100,15 +93,21 @@ class RunDirectory:
         """The folder of the checkpoints of a stage."""
         return self.path / "checkpoints" / stage
 
-    def claim(self, operative_config: str):
+    def claim(self, operative_config: str, explicit: dict[str, str] | None = None):
         """Makes the folder this configuration's own, or checks that it is, and locks it for this process.
+
+        `config.gin` then holds this configuration: what has no part in what is learnt may be another than before.
+
+        Args:
+            operative_config: see `robgan_tf.bindings`.
+            explicit: see `config_differences`.
 
         Raises:
             ValueError: where it was made by another configuration, with the bindings that differ; where another process
                 works in it; where it is no folder of a run or can't be written; where workers that train together
                 have different configurations.
         """
-        chiefs = self.workers.on_chief(lambda: self._claim(operative_config) or operative_config)
+        chiefs = self.workers.on_chief(lambda: self._claim(operative_config, explicit) or operative_config)
         differences = config_differences(chiefs, operative_config)
         if self.workers.highest(bool(differences))[0]:
             self.release()
@@ -117,25 +116,25 @@ class RunDirectory:
                 f"Start all of them with the same command."
             )
 
-    def _claim(self, operative_config: str):
+    def _claim(self, operative_config: str, explicit: dict[str, str] | None):
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"--run_dir={self.path} is a file; give a folder.")
         # Before the lock, so that a folder that is refused is left as it is; and after it, since another process may
         # have made it its own in between.
-        self._check(operative_config)
+        self._check(operative_config, explicit)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
-            self._check(operative_config)
+            self._check(operative_config, explicit)
             clear_strays(self.path)
-            if not self.config.exists():
+            if not self.config.exists() or bindings(self.config.read_text()) != bindings(operative_config):
                 write_text(self.config, operative_config)
         except OSError as error:
             raise ValueError(f"--run_dir={self.path} can't be written ({error.strerror}): give another.") from error
 
-    def _check(self, operative_config: str):
+    def _check(self, operative_config: str, explicit: dict[str, str] | None):
         if self.config.exists():
-            differences = config_differences(self.config.read_text(), operative_config)
+            differences = config_differences(self.config.read_text(), operative_config, explicit)
             if differences:
                 raise ValueError(
                     f"{self.path} was made by another configuration: {'; '.join(differences)}. "
@@ -221,53 +220,3 @@ def write_text(path: pathlib.Path, text: str):
 def write_json(path: pathlib.Path, content: dict):
     """Writes `content` as JSON, see `write_text`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def operative_config() -> str:
-    """Returns all of gin's bindings that were used, or will be where what they refer to is called, a line each."""
-    config = gin.operative_config_str(max_line_length=10**6)
-    used, bound = bindings(config), bindings(gin.config_str(max_line_length=10**6))
-    # `@name` is called in the course of a run, and `@name()` was when its value was needed. A macro is `%name`.
-    later, seen = {}, set()
-    references = [one for value in used.values() for one in re.findall(r"@[\w./]+(?!\(|[\w./])", value)]
-    while references:
-        reference = references.pop()
-        if reference in seen:
-            continue
-        seen.add(reference)
-        *scopes, name = reference[1:].split("/")
-        name = name.rpartition(".")[2]  # which gin lets stand behind the module's
-        # Bindings of outer scopes hold in inner ones.
-        owners = ["/".join([*scopes[:depth], name]) for depth in range(len(scopes) + 1)]
-        found = {
-            one: value
-            for one, value in bound.items()
-            if one not in used and (one == name if reference[0] == "%" else one.rpartition(".")[0] in owners)
-        }
-        later.update(found)
-        references += [one for value in found.values() for one in re.findall(r"[@%][\w./]+", value)]
-    if later:
-        config += "\n# Parameters of what was not called yet:\n"
-        config += "".join(f"{name} = {later[name]}\n" for name in sorted(later))
-    return re.sub("={80,}", "=" * 80, config)  # gin draws lines of this length
-
-
-def bindings(config: str) -> dict[str, str]:
-    """Returns the bindings of an operative gin configuration, name -> value, without comments and line breaks."""
-    lines = [line for line in config.splitlines() if line.strip() and not line.startswith(("#", "import ", "from "))]
-    joined = re.sub(r"\s*\\\n\s*", " ", "\n".join(lines))
-    joined = re.sub(r"\n\s+", " ", joined)
-    return dict(line.split(" = ", 1) for line in joined.splitlines())
-
-
-def config_differences(old: str, new: str) -> list[str]:
-    """Returns what differs between two operative configurations, as readable phrases.
-
-    Intervals of metrics and checkpoints (`Upkeep`), the export and measures of the generator may differ: they have no
-    part in what is learnt.
-    """
-    before, after = bindings(old), bindings(new)
-    changed = [
-        name for name in {**before, **after} if before.get(name) != after.get(name) and not name.startswith(_NOT_LEARNT)
-    ]
-    return [f"{name} was {before.get(name, 'not set')}, is {after.get(name, 'not set')}" for name in sorted(changed)]

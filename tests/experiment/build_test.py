@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import command_line
+from robgan_tf.bindings import bindings, operative_config
 from robgan_tf.experiment.build import NotTrainedError
 from robgan_tf.experiment.describe import summary
 from robgan_tf.run.checkpoints import steps_in
-from robgan_tf.run.directory import RunDirectory, bindings, operative_config
+from robgan_tf.run.directory import RunDirectory
 from robgan_tf.serving.saved_model import export_classifier
 from robgan_tf.training.loop import TrainingLoop
 from robgan_tf.training.monitoring import NOT_REPEATABLE

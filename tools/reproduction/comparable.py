@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Sequence
 
 from reproduction.runs import Run, name_of, read_json, wanted_steps
-from robgan_tf.run.directory import bindings
+from robgan_tf.bindings import bindings
 
 # Measures while training, which change nothing that is learnt; those that count are compared by themselves.
 _MEASURES = (

@@ -56,10 +56,10 @@ def build(request: dict) -> dict:
     """
     import gin
 
+    from robgan_tf.bindings import operative_config
     from robgan_tf.experiment import dry_run as plan
     from robgan_tf.experiment.describe import summary
     from robgan_tf.keras2 import keras
-    from robgan_tf.run.directory import operative_config
 
     gin.clear_config(clear_constants=False)
     experiment = command_line.build_experiment(request["files"], request["params"])

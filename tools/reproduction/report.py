@@ -13,7 +13,8 @@ from reproduction.gathering import Gathered, Runs
 from reproduction.runs import read_json
 from reproduction.scales import Scale
 from reproduction.systems import Comparison
-from robgan_tf.run.directory import bindings, write_json, write_text
+from robgan_tf.bindings import bindings
+from robgan_tf.run.directory import write_json, write_text
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 

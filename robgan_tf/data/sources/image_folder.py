@@ -9,6 +9,7 @@ import gin
 import numpy as np
 from absl import logging
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import (
     Examples,
     ImageData,
@@ -18,11 +19,13 @@ from robgan_tf.data.datasets import (
     some,
     validation_cut,
 )
+from robgan_tf.data.description import listing_checksum, whereabouts
 from robgan_tf.data.sources.image_files import ImageFiles, in_parallel
 from robgan_tf.data.sources.pillow_images import SUFFIXES
 
 
 @gin.configurable
+@may_change("data_dir", "in_memory", "max_corrupt_share", "memory_limit_gib")
 def image_folder(
     data_dir: str = gin.REQUIRED,
     image_size: int = gin.REQUIRED,
@@ -64,7 +67,9 @@ def image_folder(
         raise ValueError(f"image_folder: channels must be 3 (RGB) or 1 (grey), got {channels}.")
     root = pathlib.Path(data_dir).expanduser()
     if not root.is_dir():
-        raise ValueError(f"image_folder: there is no folder {root}; data_dir must hold train/<class>/ and val/<class>/")
+        raise ValueError(
+            f"image_folder: there is no folder {whereabouts(root)}; data_dir must hold train/<class>/ and val/<class>/"
+        )
     held_out = root / "test" if (root / "test").is_dir() and not (root / "val").is_dir() else root / "val"
     train_files, test_files = _class_files(root / "train"), _class_files(held_out)
     class_names = sorted(train_files)
@@ -82,10 +87,16 @@ def image_folder(
     settings = image_size, channels, max_corrupt_share
     train = _readable(root / "train", class_names, train_files, *settings, in_memory)
     test = _readable(held_out, class_names, test_files, *settings, in_memory=True)
+    fingerprint = {
+        f"{split}/{name}": listing_checksum((path.name, path.stat().st_size) for path in paths)
+        for split, files in (("train", train_files), ("test", test_files))
+        for name, paths in files.items()
+    }
     if in_memory:
-        return image_data(root.name, class_names, train, test, validation_examples, seed)
+        return image_data(root.name, class_names, train, test, validation_examples, seed, fingerprint)
     chosen, kept = validation_cut(root.name, train.labels, validation_examples, seed)
-    return ImageData(root.name, tuple(class_names), train.select(kept), train.select(chosen).read(), test)
+    validation = train.select(chosen).read()
+    return ImageData(root.name, tuple(class_names), train.select(kept), validation, test, fingerprint)
 
 
 def _class_files(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:

@@ -66,6 +66,11 @@ class Records(TrainingSplit):
         """(H, W, C)."""
         return (self.image_size, self.image_size, self.channels)
 
+    def counts(self, num_classes: int) -> list[int]:
+        """See `TrainingSplit`; those of the manifest."""
+        del num_classes
+        return list(self.class_counts)
+
     def raw_batches(self, batch_size: int, *, first_step: int, steps: int, seed: int, rows: range) -> tf.data.Dataset:
         first = first_step * batch_size
         passes = range(first // len(self), -(-steps * batch_size // len(self)))

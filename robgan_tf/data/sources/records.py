@@ -13,12 +13,15 @@ import gin
 import numpy as np
 from absl import logging
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import Examples, ImageData, check_memory, some
+from robgan_tf.data.description import listing_checksum, whereabouts
 from robgan_tf.data.sources.manifest import Manifest
 from robgan_tf.data.sources.record_stream import Records
 
 
 @gin.configurable
+@may_change("data_dir", "image_size", "num_classes", "class_names", "verify", "memory_limit_gib")
 def tfrecord_images(
     data_dir: str = gin.REQUIRED,
     image_size: int | None = None,
@@ -58,7 +61,12 @@ def tfrecord_images(
     """
     if channels not in (1, 3):
         raise ValueError(f"tfrecord_images: channels must be 3 (RGB) or 1 (grey), got {channels}.")
-    root = pathlib.Path(data_dir).expanduser().resolve()
+    root = pathlib.Path(data_dir).expanduser()
+    if not root.is_dir():
+        raise ValueError(
+            f"tfrecord_images: there is no folder {whereabouts(root)}; give one that tools/prepare_imagenet.py made."
+        )
+    root = root.resolve()
     try:
         manifest = Manifest.read(root)
     except ValueError as error:
@@ -98,7 +106,11 @@ def tfrecord_images(
     else:
         empty = np.zeros([0, *splits["train"].image_shape], np.uint8)
         validation = Examples(empty, np.zeros([0], np.int32))
-    return ImageData(root.name, manifest.class_names, splits["train"], validation, splits["test"].read())
+    fingerprint = {
+        name: listing_checksum((f"{shard.name} {shard.sha256}", shard.bytes) for shard in split.shards)
+        for name, split in manifest.splits.items()
+    }
+    return ImageData(root.name, manifest.class_names, splits["train"], validation, splits["test"].read(), fingerprint)
 
 
 def _check_expectations(

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data import preprocessing
 from robgan_tf.data.datasets import (
     READ_BATCH,
@@ -22,6 +23,7 @@ from robgan_tf.data.datasets import (
     some,
     with_progress,
 )
+from robgan_tf.data.description import listing_checksum, whereabouts
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
 
 # What to do about a set that is too large for memory.
@@ -29,6 +31,7 @@ _RECORDS = "prepare records with tools/prepare_imagenet.py --tfds"
 
 
 @gin.configurable
+@may_change("data_dir")
 def digits(
     data_dir: str | None = None, image_size: int = 16, validation_examples: int = 150, seed: int = 0
 ) -> ImageData:
@@ -50,10 +53,12 @@ def digits(
     builder = prepared_digits(data_dir)
     train = _read_tfds_split(builder, "train", "image", "label", image_size)
     test = _read_tfds_split(builder, "test", "image", "label", image_size)
-    return image_data("digits", builder.info.features["label"].names, train, test, validation_examples, seed)
+    names = builder.info.features["label"].names
+    return image_data("digits", names, train, test, validation_examples, seed, _fingerprint(builder))
 
 
 @gin.configurable
+@may_change("data_dir", "download", "memory_limit_gib")
 def tfds_images(
     name: str = gin.REQUIRED,
     image_size: int | None = None,
@@ -134,7 +139,16 @@ def tfds_images(
             )
         room -= len(examples) * bytes_per_image
         splits.append(examples)
-    return image_data(name, class_names, *splits, validation_examples, seed)
+    return image_data(name, class_names, *splits, validation_examples, seed, _fingerprint(builder))
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """Name and version of a prepared set, and the checksum of the names and sizes of its files."""
+    files = (path for path in pathlib.Path(builder.data_path).iterdir() if ".tfrecord" in path.name)
+    return {
+        "tensorflow-datasets version": str(builder.info.full_name),
+        "prepared files": listing_checksum((path.name, path.stat().st_size) for path in files),
+    }
 
 
 def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> tfds.core.DatasetBuilder:
@@ -156,7 +170,7 @@ def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> t
         names = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
         prepared = [entry for entry in names if entry != "downloads" and not entry.startswith(".")]
         raise ValueError(
-            f"tfds_images: {name!r} is not prepared in {folder} (there: {some(prepared)}); "
+            f"tfds_images: {name!r} is not prepared in {whereabouts(folder)} (there: {some(prepared)}); "
             "set tfds_images.download = True to fetch it, or data_dir to where it is."
         )
     try:
