@@ -96,8 +96,17 @@ def test_a_report_must_not_have_the_name_of_its_page(folder):
     assert failed.returncode == 2 and "--out=report.html must end in .json" in failed.stderr
 
 
+def test_the_old_flag_for_generated_images_is_answered_with_the_new_command():
+    command = [sys.executable, "-m", "robgan_tf.evaluate", "--generator", "--run_dir=runs/x", "--extractor=runs/y"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    failed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert failed.returncode == 2
+    (line,) = failed.stderr.splitlines()
+    assert "python -m robgan_tf.evaluate_generator" in line
+
+
 def generator(folder, *arguments):
-    command = [sys.executable, "-m", "robgan_tf.evaluate", "--generator", *arguments]
+    command = [sys.executable, "-m", "robgan_tf.evaluate_generator", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -123,10 +132,10 @@ def test_a_file_of_images_is_measured_in_place_of_a_run(folder):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "--generator needs --run_dir=R, or --samples=FILE.npz"),
+        ([], "give --run_dir=R, or --samples=FILE.npz with --gin_file=F and --out=FILE.json"),
         (["--run_dir=runs/x", "--samples=x.npz"], "give --out"),
         (["--run_dir=runs/x", "--out=report"], "--out=report must end in .json"),
-        (["--saved_model=x"], "do not go with --generator"),
+        (["--saved_model=x"], "Unknown command line flag 'saved_model'"),
         (
             ["--samples=x.npz", "--gin_file=gin/digits.gin", "--out=x.json", "--extractor=nowhere"],
             "nowhere is not an exported model",

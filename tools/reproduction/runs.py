@@ -142,7 +142,7 @@ class Run:
             evaluate = ("robgan_tf.evaluate", here, "--gin_param=Experiment.finetuning = None")
             commands.append(Command((*evaluate, f"--out={self.before_finetuning}"), self.before_finetuning))
         if self.part.generator:
-            evaluate = ("robgan_tf.evaluate", here, "--generator", f"--extractor={self.extractor}")
+            evaluate = ("robgan_tf.evaluate_generator", here, f"--extractor={self.extractor}")
             params = (f"--gin_param={param}" for param in ("GenerationEvaluation.inception = None", *self.measures))
             commands.append(Command((*evaluate, *params, f"--out={self.generation}"), self.generation))
         if self.part.grid:
