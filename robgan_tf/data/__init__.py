@@ -5,6 +5,7 @@ tfds_images     sources: any TFDS set by name, and the embedded digits (their bu
 image_folder    source: a folder of images, in memory or decoded in each pass (`image_files`, `pillow_images`)
 records         source: prepared TFRecords and their `manifest`, read as a stream (`record_stream`)
 batches         training batches, a function of (seed, step) alone, and evaluation batches
+decoding        JPEG and PNG by TensorFlow alone, to the pixels that Pillow gives
 order           random numbers and permutations as functions of (seed, step)
 preprocessing   augmentations and pixel scales
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from robgan_tf.data import decoding
+
 # A photo of 16 megapixels. Decoded, it takes 48 MiB.
 MAX_PIXELS = 2**24
 
@@ -75,8 +77,9 @@ def parse_examples(serialized: tf.Tensor) -> tf.Tensor:
 def decode_images(encoded: tf.Tensor, image_shape: Sequence[int], max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """Decodes a batch of JPEG and PNG files, cropped at the centre and resized to the size of the network.
 
-    The format and the size are read from the header and checked before anything is decoded. An image of another size is
-    cropped at its centre to the proportions of H x W, then resized bilinearly with antialiasing and rounded to whole
+    The format and the size are read from the header and checked before anything is decoded. An image is turned as its
+    EXIF data say, as in training. One of another size is cropped at its centre to the proportions of H x W, then
+    resized bilinearly with antialiasing and rounded to whole
     pixel values; one of size H x W is taken as it is. Transparency is dropped, and 16 bit are cut to 8.
 
     Args:
@@ -127,8 +130,7 @@ def _decode(encoded: tf.Tensor, index: tf.Tensor, image_shape: Sequence[int], ma
     )
     with tf.control_dependencies([small_enough]):
         encoded = tf.identity(encoded)
-    # Without expand_animations=False the result has no static rank, as a GIF would be a batch of frames.
-    image = tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+    image = decoding.decode_image(encoded, channels)
     return tf.ensure_shape(_crop_and_resize(image, height, width), [height, width, channels])
 
 

@@ -21,8 +21,8 @@ class ImageFiles(TrainingSplit):
     """Labelled image files of any size and format that Pillow knows; the centre square is resized to image_size.
 
     The batches are those of the same images in memory, to the bit: Pillow decodes both. TensorFlow's own decoders would
-    be about as fast (JPEGs of 500x375 to 128 px: 460 to 520 a second on 2 cores, Pillow 400 to 470), but know no WebP,
-    no EXIF orientation, and round differently.
+    be about as fast (JPEGs of 500x375 to 128 px: 460 to 520 a second on 2 cores, Pillow 400 to 470), but know no WebP
+    and no TIFF.
 
     Attributes:
         paths: of the files.

@@ -6,11 +6,10 @@ Does not import TensorFlow, so that worker processes which decode start at once.
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
-import PIL.ImageOps
 
 # Of the files of an image folder; others are passed over.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
@@ -19,6 +18,24 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 SMALLEST_SIDE = 8
 
 Filter = PIL.Image.Resampling
+
+# The chunks of a PNG that decide its pixels. Pillow refuses files for the size of others, a colour profile or a text.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
+
+_ORIENTATION = 0x0112
+# By TIFF's numbers for types.
+_INTEGERS = {3: "H", 4: "I", 8: "H", 9: "I"}
+# What to do with the stored pixels, by EXIF's numbers.
+_TRANSPOSE = {
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 
 
 def decode(encoded: bytes, channels: int = 3) -> PIL.Image.Image:
@@ -29,13 +46,13 @@ def decode(encoded: bytes, channels: int = 3) -> PIL.Image.Image:
         channels: 3 for RGB, 1 for grey; images of any other mode (CMYK, palette, 16 bit, ...) are converted.
 
     Returns:
-        An image of mode "RGB" or "L".
+        An image of mode "RGB" or "L"; of a JPEG or PNG the pixels that `decoding.decode_image` gives, too.
 
     Raises:
         ValueError: if this is no image, or a broken or truncated one.
     """
     try:
-        with PIL.Image.open(io.BytesIO(encoded)) as image:
+        with _opened(encoded) as image:
             return _pixels(image, channels)
     except Exception as error:
         raise _unreadable(error) from error
@@ -80,7 +97,7 @@ def square_jpeg(
         ValueError: if this is no image, a broken or truncated one, or one with a side under `SMALLEST_SIDE`.
     """
     try:
-        with PIL.Image.open(io.BytesIO(encoded)) as image:  # reads no pixel yet
+        with _opened(encoded) as image:  # reads no pixel yet
             width, height = image.size
             if min(width, height) < SMALLEST_SIDE:
                 raise ValueError(f"it has {width}x{height} pixels")
@@ -98,20 +115,70 @@ def square_jpeg(
     return output.getvalue()
 
 
-def _orientation(image: PIL.Image.Image) -> int:
+def exif_orientation(exif: bytes) -> int:
+    """The orientation in EXIF data, 1..8; 1 where they tell none or are broken.
+
+    Nothing else in them is looked at: cameras and programs write many a value that no library reads, or writes again.
+
+    Args:
+        exif: from the byte order mark on.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
     try:
-        return image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
-    except Exception:  # EXIF data that can't be read tell nothing; the pixels may be good all the same
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+            tag, kind, numbers = struct.unpack_from(f"{order}HHI", exif, entry)
+            if tag == _ORIENTATION:
+                if kind not in _INTEGERS or numbers != 1:
+                    return 1
+                (value,) = struct.unpack_from(order + _INTEGERS[kind], exif, entry + 8)
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # too short, or no byte order mark
+        pass
+    return 1
+
+
+def _opened(encoded: bytes) -> PIL.Image.Image:
+    """An image of which no pixel is read yet."""
+    return PIL.Image.open(io.BytesIO(_pixel_chunks(encoded) if encoded.startswith(_PNG) else encoded))
+
+
+def _pixel_chunks(png: bytes) -> bytes:
+    """The same PNG without what has no part in its pixels."""
+    kept, start, before_pixels = [png[: len(_PNG)]], len(_PNG), True
+    while start < len(png):
+        name = png[start + 4 : start + 8]
+        end = start + 12 + int.from_bytes(png[start : start + 4], "big")
+        before_pixels &= name != b"IDAT"
+        # Where EXIF data stand behind the pixels, the served model would have to look for them through all of these.
+        if name in _PNG_CHUNKS and (name != b"eXIf" or before_pixels):
+            kept.append(png[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    """Of an opened image; 1 for a TIFF, which Pillow turns by itself."""
+    if image.format == "TIFF":
         return 1
+    exif = image.info.get("exif", b"")
+    return exif_orientation(exif[6:] if exif.startswith(b"Exif\0\0") else exif)
 
 
 def _pixels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     """An opened image, decoded, upright and in "RGB" or "L"."""
+    orientation = _orientation(image)
     image.load()
-    if _orientation(image) != 1:
-        image = PIL.ImageOps.exif_transpose(image)
+    if orientation != 1:
+        image = image.transpose(_TRANSPOSE[orientation])
+    if image.mode == "F":
+        raise ValueError("its pixels are 32-bit floats, of no known range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow's convert would clip at 255 instead of scaling
-        image = PIL.Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+        levels = np.asarray(image).astype(np.int64)
+        if not 0 <= levels.min() <= levels.max() < 2**16:
+            raise ValueError("its pixels are not within 16 bits: save it with 8 or 16 bits")
+        image = PIL.Image.fromarray((levels >> 8).astype(np.uint8))
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the way Pillow asks for, in a warning otherwise
     return image.convert("RGB" if channels == 3 else "L")

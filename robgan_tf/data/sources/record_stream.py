@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data import order
+from robgan_tf.data import decoding, order
 from robgan_tf.data.datasets import (
     READ_BATCH,
     Examples,
@@ -165,8 +165,7 @@ class Records(TrainingSplit):
     @tf.autograph.experimental.do_not_convert
     def _decode(self, encoded: tf.Tensor, label: tf.Tensor, name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One encoded image -> uint8 [H, W, C], and its label."""
-        # The accurate transform is what Pillow uses: both decode alike, to the bit.
-        image = tf.io.decode_jpeg(encoded, channels=self.channels, dct_method="INTEGER_ACCURATE")
+        image = decoding.decode_jpeg(encoded, self.channels)
         message = f"a record holds no image of {self.image_size}x{self.image_size} pixels, as the manifest says, but"
         shape = tf.shape(image)
         with tf.control_dependencies(

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data import preprocessing
+from robgan_tf.data import decoding, preprocessing
 from robgan_tf.data.datasets import (
     READ_BATCH,
     Examples,
@@ -107,10 +107,11 @@ def tfds_images(
     shape = (image_size, image_size) if image_size else image_feature.shape[:2]
     if None in shape:
         raise ValueError(f"tfds_images: the images of {name!r} differ in size; set tfds_images.image_size, e.g. to 64.")
-    if image_feature.shape[2] is None or image_feature.np_dtype != np.uint8:
+    if image_feature.shape[2] not in (1, 3) or image_feature.np_dtype != np.uint8:
+        advice = f"{_RECORDS}, which makes them RGB" if image_feature.np_dtype == np.uint8 else "choose another set"
         raise ValueError(
-            f"tfds_images: the images of {name!r} are {np.dtype(image_feature.np_dtype)} {image_feature.shape}; "
-            "only uint8 images with a fixed number of channels can be used."
+            f"tfds_images: the images of {name!r} are {np.dtype(image_feature.np_dtype)} {image_feature.shape}; they "
+            f"must be uint8 of 1 (grey) or 3 (RGB) channels: {advice}."
         )
     if class_range is not None:
         first, last = class_range
@@ -233,7 +234,7 @@ def _read_tfds_split(
 
     @tf.autograph.experimental.do_not_convert
     def decode(encoded, label):
-        image = feature.decode_example(encoded)
+        image = decoding.decode_image(encoded, feature.shape[2])
         large_enough = tf.reduce_min(tf.shape(image)[:2]) >= min_side
         # Resizing here and dropping later keeps all work in the one parallel map.
         if image_size is not None and feature.shape[:2] != (image_size, image_size):
