@@ -3,7 +3,8 @@
 --what=grid: generated images, a row for each class, a column for each noise vector.
 --what=noise: from one noise vector to another, a row for each class; as .gif a loop.
 --what=classes: from each class of --labels to the next one; as .gif a loop.
---what=attack: test images as they are and attacked, with what the classifier takes them for. Needs a finished run.
+--what=attack: test images, clean and attacked, with the predicted classes; those that change class come first. Needs a
+    finished run.
 --what=samples: --count generated images of all classes, equally many, for `sample_file`: `images` uint8 [N, H, W, C]
     and `labels` int32 [N] in an .npz file.
 """
@@ -24,6 +25,8 @@ _ENDINGS = {
     "attack": (".png",),
     "samples": (".npz",),
 }
+# Test images that --what=attack attacks, to show --columns of them.
+_ATTACKED = 100
 
 
 def sample():
@@ -90,9 +93,10 @@ def _attack(experiment, run_directory, labels):
     classifier, test = experiment.restore_classifier(run_directory), experiment.data.test
     if labels:
         test = test.select(np.flatnonzero(np.isin(test.labels, labels)))
-    examples = test.take(min(FLAGS.columns, len(test)), FLAGS.seed)
-    attack = experiment.evaluation.attacks[0]
-    _write(attack_pairs(classifier, attack, examples, experiment.data.class_names, FLAGS.seed).save)
+    # More than are shown, so that some of them change class.
+    examples = test.take(min(max(_ATTACKED, FLAGS.columns), len(test)), FLAGS.seed)
+    attack, names = experiment.evaluation.attacks[0], experiment.data.class_names
+    _write(attack_pairs(classifier, attack, examples, names, FLAGS.seed, shown=FLAGS.columns).save)
 
 
 def _write(save):
@@ -109,7 +113,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "File to write, .png, .gif or .npz.")
     flags.DEFINE_string("what", "grid", f"What to make: {', '.join(_ENDINGS)}.")
     flags.DEFINE_list("labels", [], "Classes to show, e.g. 0,3; ten of them if not given.")
-    flags.DEFINE_integer("columns", 8, "Images of each class, steps of an interpolation, or images to attack.")
+    flags.DEFINE_integer("columns", 8, "Images of each class, steps of an interpolation, or attacked images.")
     flags.DEFINE_integer("count", 10_000, "Images of --what=samples.")
     flags.DEFINE_integer("seed", 0, "Seed of noise, choice of images and attack.")
     command_line.main(sample)

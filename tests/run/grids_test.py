@@ -22,3 +22,17 @@ def test_small_grey_images_are_enlarged_without_smoothing_and_rows_have_names():
     assert named.shape[1] > plain.shape[1]
     # The name is written in the margin: some of it is dark.
     assert named[:, : named.shape[1] - plain.shape[1]].min() < 50
+
+
+def test_names_of_several_lines_and_titles_have_room():
+    images = np.full([2, 48, 48, 1], -1, np.float32)
+    plain = np.asarray(image_grid(images, columns=1))
+    name = "true class: 3\nclean: 3 (98 %)\nattacked: 5 (61 %)"
+    grid = np.asarray(
+        image_grid(images, 1, [name, name], column_names=["clean"], title="An attack that has a long name")
+    )
+    assert grid.shape[1] > 200  # as wide as the title
+    assert grid.shape[0] > plain.shape[0] + 36  # a line for the title, one for the name of the column
+    # No letter in the last line of pixels of a row, where the next one's letters begin.
+    margin = grid[36:, :100]
+    assert margin[:54].min() < 100 and margin[55:57].min() == 255
