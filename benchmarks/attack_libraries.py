@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf
@@ -60,8 +60,8 @@ def our_pgd(setting: Setting) -> Callable[[Examples], np.ndarray]:
     """This project's PGD."""
     ball, step = LInf(setting.epsilon), setting.relative_step_size
     attacker = Attacker(ball, setting.steps, relative_step_size=step, random_start=setting.random_start)
-    withstands = Withstands(setting.logits, PGD(attacker), setting.batch_size, setting.seed)
-    return lambda examples: np.concatenate([batch.adversarial for batch in withstands.batches(examples)])
+    attacked = AttackedClassifier(setting.logits, PGD(attacker), setting.batch_size, setting.seed)
+    return lambda examples: np.concatenate([batch.adversarial for batch in attacked.batches(examples)])
 
 
 def foolbox_pgd(setting: Setting) -> Callable[[Examples], np.ndarray]:
@@ -107,13 +107,13 @@ def art_pgd(setting: Setting) -> Callable[[Examples], np.ndarray]:
 
 def our_worst_case(setting: Setting, attacks) -> Callable[[Examples], np.ndarray]:
     """The worst case over this project's attacks. Images that stand are returned as they are."""
-    runs = [Withstands(setting.logits, attack, setting.batch_size, setting.seed) for attack in attacks]
+    runs = [AttackedClassifier(setting.logits, attack, setting.batch_size, setting.seed) for attack in attacks]
 
     def run(examples):
         adversarial, standing = pixels(examples), right(setting, pixels(examples), examples)
-        for withstands in runs:
-            for batch in withstands.topple(examples, standing, setting.epsilon):
-                adversarial[batch.rows[batch.fallen]] = batch.adversarial[batch.fallen]
+        for attacked in runs:
+            for batch in attacked.attack_all(examples, standing, setting.epsilon):
+                adversarial[batch.rows[batch.broken]] = batch.adversarial[batch.broken]
         return adversarial
 
     return run

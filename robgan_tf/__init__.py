@@ -17,7 +17,7 @@ _HOME = {
     "CoTraining": "robgan_tf.training.cotraining",
     "FineTuning": "robgan_tf.training.finetuning",
     "Experiment": "robgan_tf.experiment.build",
-    "Withstands": "robgan_tf.players.attacker.attacked_classifier",
+    "AttackedClassifier": "robgan_tf.players.attacker.attacked_classifier",
     "load_classifier": "robgan_tf.serving.saved_model",
 }
 __all__ = ["__version__", *_HOME]

@@ -23,7 +23,7 @@ from robgan_tf.data.datasets import Examples
 from robgan_tf.experiment.build import Experiment
 from robgan_tf.experiment.footprint import Footprint, footprint, size_in_bytes
 from robgan_tf.keras2 import keras
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.threat_model import epsilon_255
 from robgan_tf.run import devices
@@ -279,7 +279,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         phases = dict(need.phases)
         if stage is experiment.finetuning:
             count = min(experiment.evaluation.batch_size, len(experiment.data.validation))
-            phases[f"validation ({count} images)"], _ = _withstands(
+            phases[f"validation ({count} images)"], _ = _attack_footprint(
                 experiment, stage.result, experiment.validation_attacker and PGD(experiment.validation_attacker), count
             )
         if stage.attacker is None:
@@ -291,7 +291,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         classifier = experiment.result.inference_copy()  # as `Experiment.evaluate` does
     copy, test = bytes_of(classifier.variables), len(experiment.data.test)
     count = min(experiment.evaluation.batch_size, experiment.evaluation.test_examples or test, test)
-    attacked = [_withstands(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]
+    attacked = [_attack_footprint(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]
     evaluation, images = max(attacked, key=lambda need: need[0].peak)
     yield f"  evaluation: {_size(copy)} float32 copy of the classifier, and intermediate results at most"
     yield from _phases({f"attack and classification of {count} images": evaluation}, warnings)
@@ -335,18 +335,18 @@ def with_workspace(peak: int) -> int:
     return round(peak * (1 + WORKSPACE))
 
 
-def _withstands(experiment: Experiment, classifier, attack, count: int) -> tuple[Footprint, int]:
-    """Returns what `Withstands` needs on each device for a batch of `count` images in all, and the images' bytes."""
+def _attack_footprint(experiment: Experiment, classifier, attack, count: int) -> tuple[Footprint, int]:
+    """Returns what an `AttackedClassifier` needs on each device for `count` images at once, and the images' bytes."""
     with experiment.strategy.scope():
-        withstands = Withstands(classifier, attack, count)
+        attacked = AttackedClassifier(classifier, attack, count)
     images = tf.TensorSpec(
-        [withstands.batch_size // experiment.strategy.num_replicas_in_sync, *experiment.data.image_shape]
+        [attacked.batch_size // experiment.strategy.num_replicas_in_sync, *experiment.data.image_shape]
     )
     epsilon = tf.constant(attack.threat_model.epsilon if attack else 0.0)
     seed = tf.constant([0, 0])
     need = _trace(
         experiment.strategy,
-        lambda images, labels: withstands.attack_share(images, labels, epsilon, seed, run=tf.constant(0)),
+        lambda images, labels: attacked.attack_share(images, labels, epsilon, seed, run=tf.constant(0)),
         images,
         tf.TensorSpec(images.shape[:1], tf.int32),
     )

@@ -14,7 +14,7 @@ from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.generation.image_sources import ImageSource
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.time_left import TimeLeft
 
@@ -90,4 +90,6 @@ class ClassifierTraining:
 
 def accuracy(classifier: Classifier, examples: Examples, batch_size: int) -> float:
     """Returns the share of `examples` that the classifier takes for their class."""
-    return float(Withstands(lambda images: classifier(images, training=False), None, batch_size)(examples).mean())
+    return float(
+        AttackedClassifier(lambda images: classifier(images, training=False), None, batch_size)(examples).mean()
+    )

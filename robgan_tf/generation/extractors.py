@@ -20,7 +20,7 @@ import tensorflow as tf
 from robgan_tf.data.datasets import ImageData, first_line
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.players.attacker import inputs
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.serving.loading import load_saved_model
 
 # The network that TF-GAN measures with, the side of the images it takes, and the outputs that count.
@@ -105,7 +105,7 @@ class Extractor:
             raise ValueError(f"The extractor {self.name} gives features or logits that are not finite on {data.name}.")
         if logits.shape[1] == data.num_classes and not self.standard:
             try:
-                inputs.check_answers(Withstands(lambda x: self._network(x)[1], None, batch_size), examples)
+                inputs.check_answers(AttackedClassifier(lambda x: self._network(x)[1], None, batch_size), examples)
             except ValueError as error:
                 raise ValueError(f"The extractor {self.name}: {error}") from error
         return features.shape[1]

@@ -81,7 +81,7 @@ class SpectralNormLayer(keras.layers.Layer):
         return tf.norm(tf.linalg.matvec(self._matrix(), u))
 
     def normalized_kernel(self) -> tf.Tensor:
-        """Returns W / sigma(W), float32; within `kernels_held` that of its beginning."""
+        """Returns W / sigma(W), float32; within `cached_kernels` that of its beginning."""
         return self.kernel / tf.maximum(self.sigma(), _TINY) if self._held is None else self._held
 
     def _matrix(self) -> tf.Tensor:
@@ -89,7 +89,7 @@ class SpectralNormLayer(keras.layers.Layer):
 
 
 @contextlib.contextmanager
-def kernels_held(layers: Iterable[SpectralNormLayer]):
+def cached_kernels(layers: Iterable[SpectralNormLayer]):
     """Within it, W / sigma of `layers` is not computed in each pass, but once, at its beginning.
 
     For passes between which kernels and u stay as they are, such as the steps of an attack.

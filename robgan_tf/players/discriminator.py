@@ -13,7 +13,7 @@ import tensorflow as tf
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.convolution import Conv2D
 from robgan_tf.layers.residual import DiscriminatorBlock, glorot_uniform
-from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, SpectralNormLayer, kernels_held
+from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, SpectralNormLayer, cached_kernels
 
 
 class Verdict(NamedTuple):
@@ -143,9 +143,9 @@ class Discriminator(keras.Model):
         normalized = {id(layer.kernel): layer.normalized_kernel().numpy() for layer in self.spectral_norm_layers}
         return [normalized.get(id(weight), weight.numpy()) for weight in self.trainable_variables]
 
-    def kernels_held(self):
-        """A context in which W / sigma is computed once for all passes, see `layers.spectral_norm.kernels_held`."""
-        return kernels_held(self.spectral_norm_layers)
+    def cached_kernels(self):
+        """A context in which W / sigma is computed once for all passes, see `layers.spectral_norm.cached_kernels`."""
+        return cached_kernels(self.spectral_norm_layers)
 
     @property
     def spectral_norm_layers(self) -> list[SpectralNormLayer]:

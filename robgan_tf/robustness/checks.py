@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD, Noise
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.pgd import Attacker
@@ -83,8 +83,8 @@ class SanityChecks:
 
     def __call__(
         self,
-        clean: Withstands,
-        attacked: Sequence[Withstands],
+        clean: AttackedClassifier,
+        attacked: Sequence[AttackedClassifier],
         epsilon: float,
         epsilons: Sequence[float],
         examples: Examples,
@@ -101,7 +101,7 @@ class SanityChecks:
         ball = dataclasses.replace(attacked[0].attack.threat_model, epsilon=epsilon)
 
         def against(attack):
-            return Withstands(clean.logits, attack, clean.batch_size, attacked[0].seed)
+            return AttackedClassifier(clean.logits, attack, clean.batch_size, attacked[0].seed)
 
         def stand(examples, opponents):
             """Those of `examples` that withstand all attacks."""
@@ -204,7 +204,7 @@ class SanityChecks:
         )
 
 
-def check_answers(clean: Withstands, examples: Examples) -> Iterator[Check]:
+def check_answers(clean: AttackedClassifier, examples: Examples) -> Iterator[Check]:
     """Yields what clean answers tell: the same each time, independent of the batch, no probabilities."""
 
     def answers(examples):
@@ -242,7 +242,7 @@ def check_answers(clean: Withstands, examples: Examples) -> Iterator[Check]:
     )
 
 
-def check_zero_gradients(clean: Withstands, examples: Examples) -> Check:
+def check_zero_gradients(clean: AttackedClassifier, examples: Examples) -> Check:
     """Returns the share of images whose cross-entropy has a gradient of exactly zero everywhere."""
 
     @tf.function(reduce_retracing=True)
@@ -263,7 +263,7 @@ def check_zero_gradients(clean: Withstands, examples: Examples) -> Check:
     )
 
 
-def check_arrays(attacked: Sequence[Withstands]) -> Check:
+def check_arrays(attacked: Sequence[AttackedClassifier]) -> Check:
     """Returns whether all images that attacks have made were finite, in range and in their ball."""
     made, invalid = (sum(getattr(one, name) for one in attacked) for name in ("made", "invalid"))
     return graded(

@@ -38,13 +38,13 @@ class SplitResult:
     def add_clean(self, rows: np.ndarray, batch: Attacked):
         """Records the answers on clean images; `rows` are their places in the split."""
         self.clean[rows] = batch.logits.argmax(axis=-1)
-        self.add_fallen(rows, batch, 0.0)
+        self.add_broken(rows, batch, 0.0)
 
-    def add_fallen(self, rows: np.ndarray, batch: Attacked, epsilon: float):
+    def add_broken(self, rows: np.ndarray, batch: Attacked, epsilon: float):
         """Records which images of a batch fell."""
-        fallen = rows[batch.fallen]
-        self.fell_at[fallen] = epsilon
-        self.answer[fallen] = batch.logits[batch.fallen].argmax(axis=-1)
+        broken = rows[batch.broken]
+        self.fell_at[broken] = epsilon
+        self.answer[broken] = batch.logits[batch.broken].argmax(axis=-1)
 
     def add_count(self, radius: int, attack: int, before: int, after: int):
         """Counts the images that stood before and after an attack at the `radius`-th epsilon."""
@@ -112,7 +112,7 @@ class WorstExamples:
     def add(self, batch: Attacked, labels: np.ndarray, epsilon: float, attack: str):
         """Looks for some in a batch; `labels` are its right classes."""
         margins = batch.logits.max(axis=-1) - batch.logits[np.arange(len(labels)), labels]
-        for index in np.flatnonzero(batch.fallen & np.isfinite(margins)):
+        for index in np.flatnonzero(batch.broken & np.isfinite(margins)):
             images = batch.images[index], batch.adversarial[index]
             answer = int(labels[index]), int(batch.logits[index].argmax())
             self._kept.append((epsilon, -float(margins[index]), images, answer, attack))

@@ -14,7 +14,7 @@ import numpy as np
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.pages.robustness_page import write_report
 from robgan_tf.players.attacker import inputs
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import Attack
 from robgan_tf.players.attacker.square import Square
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
@@ -118,7 +118,7 @@ class RobustnessEvaluation:
         """Evaluates a classifier.
 
         Args:
-            logits: see `Withstands`.
+            logits: see `AttackedClassifier`.
             data: the data set.
             progress: is called with a line of text after each piece of the work.
 
@@ -132,7 +132,7 @@ class RobustnessEvaluation:
         inputs.check_examples(data, splits)
         batch_size = min(self.batch_size, len(test))
         sample = test.take(self.checks.examples if self.checks else 100, self.seed)
-        clean = Withstands(logits, None, batch_size)
+        clean = AttackedClassifier(logits, None, batch_size)
         inputs.check_answers(clean, sample)
         attacks, notes = self.attacks, []
         if not inputs.has_gradient(logits, test):
@@ -140,7 +140,7 @@ class RobustnessEvaluation:
             names = ", ".join(attack.name for attack in attacks)
             notes.append(f"No gradient path leads from answers to images: attacks without gradients only ({names}).")
             progress(notes[0])
-        attacked = [Withstands(logits, attack, batch_size, self.seed) for attack in attacks]
+        attacked = [AttackedClassifier(logits, attack, batch_size, self.seed) for attack in attacks]
         worst = WorstExamples()
         blocks = {
             split: self._attack_split(
@@ -205,13 +205,13 @@ class RobustnessEvaluation:
 
     def _attack_piece(self, examples: Examples, rows, clean, attacked, result: SplitResult, worst):
         standing = np.ones(len(examples), bool)
-        for batch in clean.topple(examples, standing):
+        for batch in clean.attack_all(examples, standing):
             result.add_clean(rows[batch.rows], batch)
         for radius, epsilon in enumerate(self.epsilons[1:], start=1):
             for number, opponent in enumerate(attacked):
                 before = int(standing.sum())
-                for batch in opponent.topple(examples, standing, epsilon):
-                    result.add_fallen(rows[batch.rows], batch, epsilon)
+                for batch in opponent.attack_all(examples, standing, epsilon):
+                    result.add_broken(rows[batch.rows], batch, epsilon)
                     if worst is not None:
                         worst.add(batch, examples.labels[batch.rows], epsilon, opponent.attack.name)
                 result.add_count(radius, number, before, int(standing.sum()))

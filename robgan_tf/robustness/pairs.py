@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from robgan_tf.data.datasets import Examples
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import Attack
 from robgan_tf.players.attacker.threat_model import epsilon_255
 from robgan_tf.run.grids import image_grid
@@ -37,9 +37,10 @@ def attack_pairs(
         seed: seed of the attack.
         shown: how many of the examples to show; all if None.
     """
-    (clean,) = Withstands(logits, None, len(examples)).topple(examples, np.ones(len(examples), bool))
+    every, count = np.ones(len(examples), bool), len(examples)
+    (clean,) = AttackedClassifier(logits, None, count).attack_all(examples, every.copy())
     adversarial, answers = np.array(clean.images), np.array(clean.logits)
-    for batch in Withstands(logits, attack, len(examples), seed).topple(examples, np.ones(len(examples), bool)):
+    for batch in AttackedClassifier(logits, attack, count, seed).attack_all(examples, every.copy()):
         adversarial[batch.rows], answers[batch.rows] = batch.adversarial, batch.logits
     broken = clean.right & (answers.argmax(axis=-1) != examples.labels)
     order = np.argsort(np.where(broken, 0, np.where(clean.right, 1, 2)), kind="stable")[:shown]

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data.datasets import ImageData
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.robustness.lipschitz import LocalLipschitz
@@ -67,16 +67,16 @@ class TrainingCurves:
             for name, split in (("train", data.train), ("test", data.test))
         }
         batch_size = min(self.batch_size, *map(len, splits.values()))
-        kinds = {"clean_accuracy": Withstands(logits, None, batch_size)}
+        kinds = {"clean_accuracy": AttackedClassifier(logits, None, batch_size)}
         if attacker is not None:
-            kinds["attacked_accuracy"] = Withstands(logits, PGD(attacker), batch_size, self.seed)
+            kinds["attacked_accuracy"] = AttackedClassifier(logits, PGD(attacker), batch_size, self.seed)
         lipschitz = LocalLipschitz(logits, data.test.image_shape, batch_size)
 
         def measure():
             found = {}
             for split, examples in splits.items():
-                for kind, withstands in kinds.items():
-                    found[f"classifier_{split}_{kind}"] = float(withstands(examples).mean())
+                for kind, attacked in kinds.items():
+                    found[f"classifier_{split}_{kind}"] = float(attacked(examples).mean())
                 found[f"classifier_{split}_lipschitz"] = float(np.mean(lipschitz(examples)))
             return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable
 
 from robgan_tf.data.datasets import Examples
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.classifiers.class_branch import Classifier
@@ -46,11 +46,11 @@ def validation_accuracies(
         seed: of random starts.
     """
     batch_size = min(batch_size, len(examples))
-    withstands = Withstands(classifier, attacker and PGD(attacker), batch_size, seed)
-    clean = Withstands(classifier, None, batch_size)
+    attacked = AttackedClassifier(classifier, attacker and PGD(attacker), batch_size, seed)
+    clean = AttackedClassifier(classifier, None, batch_size)
 
     def measure():
-        accuracy = float(withstands(examples).mean())
+        accuracy = float(attacked(examples).mean())
         return {
             "validation_accuracy": accuracy,
             "validation_clean_accuracy": float(clean(examples).mean()) if attacker else accuracy,

@@ -20,7 +20,7 @@ class StopRequests:
         return 0
 
     @contextlib.contextmanager
-    def heeded(self):
+    def active(self):
         """Within it, the run asks `requested` after each step and stops by itself."""
         yield
 
@@ -44,7 +44,7 @@ class StopSignals(StopRequests):
     def __init__(self):
         self._exit_status = 0
         self.before_exit: Callable[[], None] = lambda: None
-        self._heeded = False
+        self._active = False
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         threading.Thread(target=self._wait, daemon=True, name="stop signals").start()
 
@@ -52,17 +52,17 @@ class StopSignals(StopRequests):
         return self._exit_status
 
     @contextlib.contextmanager
-    def heeded(self):
-        self._heeded = True
+    def active(self):
+        self._active = True
         try:
             yield
         finally:
-            self._heeded = False
+            self._active = False
 
     def _wait(self):
         number = signal.sigwait(_SIGNALS)
         self._exit_status = 128 + number
-        if self._heeded:
+        if self._active:
             self._say(number, "stopping with a checkpoint after this step; once more to end at once")
             number = signal.sigwait(_SIGNALS)
         self._say(number, "ending; the same command goes on from the last checkpoint")

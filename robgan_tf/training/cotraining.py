@@ -214,7 +214,7 @@ class CoTraining(Stage):
         noise, labels = self.generator_inputs(seed)
         with tf.GradientTape() as tape:
             images = self.generator((noise, labels), training=True)
-        image_gradients, metrics = over_parts(self.by_xla(judge), (images, labels), self.accumulation)
+        image_gradients, metrics = over_parts(self.maybe_compile(judge), (images, labels), self.accumulation)
         norm = apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
         return {**metrics, "generator_gradient_norm": self.share(norm)}
 
@@ -225,7 +225,7 @@ class CoTraining(Stage):
             del images  # the clean ones
             return lambda images: self.objectives.attack(self.discriminator(images, training=False), labels)
 
-        with self.discriminator.kernels_held():
+        with self.discriminator.cached_kernels():
             return self.attacked(images, labels, objective, seed)
 
     def update_discriminator(self, images, labels, seed) -> dict:
@@ -252,7 +252,7 @@ class CoTraining(Stage):
         fake_images = self.generator((noise, fake_labels), training=True)
         self.discriminator.power_iteration()
         batch = (images, fake_images, labels, fake_labels)
-        _, (gradients, metrics) = over_parts(self.by_xla(differentiate), batch, self.accumulation)
+        _, (gradients, metrics) = over_parts(self.maybe_compile(differentiate), batch, self.accumulation)
         norm = apply_gradients(optimizer, gradients, variables)
         return {**metrics, "discriminator_gradient_norm": self.share(norm)}
 

@@ -176,8 +176,8 @@ class FineTuning(Stage):
         # Real and generated images side by side, so that each part of the batch has its share of both.
         kinds = 1 if self.generated is None else 2
         batch = [part for tensor in (images, adversarial, labels) for part in tf.split(tensor, kinds)]
-        # Batch norm assigns its running averages and asks the other replicas, which `by_xla` does not allow.
-        differentiate = self._differentiate if self.has_batch_norm else self.by_xla(self._differentiate)
+        # Batch norm assigns its running averages and asks the other replicas, which `maybe_compile` does not allow.
+        differentiate = self._differentiate if self.has_batch_norm else self.maybe_compile(self._differentiate)
         _, (gradients, metrics) = over_parts(differentiate, batch, self.accumulation)
         norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
         metrics["classifier_gradient_norm"] = self.share(norm)
@@ -208,5 +208,5 @@ class FineTuning(Stage):
         def objective(images, labels):
             return self.objective.attack(self.classifier, images, labels)
 
-        with self.classifier.kernels_held():
+        with self.classifier.cached_kernels():
             return self.attacked(images, labels, objective, seed)

@@ -209,13 +209,13 @@ class Stage(keras.Model):
         def attack(start, images, labels):
             return self.attacker.ascend(start, images, objective(images, labels)), ()
 
-        attack = self.by_xla(attack)
+        attack = self.maybe_compile(attack)
         start = self.attacker.start(images, replica_seed(seed))
         parts = math.gcd(self.accumulation, images.shape[0])  # image grids hold fewer images than a batch
         adversarial, _ = over_parts(attack, (start, images, labels), parts)
         return adversarial
 
-    def by_xla(self, function: Callable) -> Callable:
+    def maybe_compile(self, function: Callable) -> Callable:
         """Returns `function` for XLA to compile, where the stage is to do so.
 
         It must assign nothing and make no use of the other replicas. (That is why not the whole step is compiled: an

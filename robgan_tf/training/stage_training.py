@@ -140,7 +140,7 @@ class StageTraining:
             self.checkpoints.save(stage.steps_done, {})
         while True:
             try:
-                with self.stops.heeded():
+                with self.stops.active():
                     self._fit(split, seed, augment, noise, periodics)
                 break
             except NonFiniteLossError as error:

@@ -104,9 +104,9 @@ def check_pgd(make):
     """With cross-entropy the attack does not need to find the best point, but never more than there is, and much."""
     examples = some_examples()
     row = crosscheck.judge(setting(), examples, "PGD", "numpy", make(setting()))
-    fallen = 1 - np.array(row["stands"])
-    assert row["outside"] == 0 and not np.any(fallen > falls_at_best(examples))
-    assert fallen.sum() >= 0.9 * falls_at_best(examples).sum()
+    broken = 1 - np.array(row["stands"])
+    assert row["outside"] == 0 and not np.any(broken > falls_at_best(examples))
+    assert broken.sum() >= 0.9 * falls_at_best(examples).sum()
     return row["stands"]
 
 

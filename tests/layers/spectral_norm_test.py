@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
-from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, kernels_held
+from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, cached_kernels
 
 # Of each layer: how to make it, what it is built for, the matrix that its kernel is, and an input.
 LAYERS = {
@@ -203,9 +203,9 @@ def test_held_kernels_are_those_of_the_beginning_until_the_end(kind):
     layer = make(kind)
     images = inputs(kind)
     before = layer(images).numpy()
-    with kernels_held([layer]):
+    with cached_kernels([layer]):
         layer.kernel.assign(layer.kernel + 1.0)
-        with kernels_held([layer]):
+        with cached_kernels([layer]):
             np.testing.assert_array_equal(layer(images), before)
         np.testing.assert_array_equal(layer(images), before)
     assert not np.allclose(layer(images), before)
@@ -216,7 +216,7 @@ def test_held_kernels_are_computed_outside_of_a_loop():
 
     @tf.function
     def loop(images):
-        with kernels_held([layer]):
+        with cached_kernels([layer]):
             return tf.while_loop(lambda _: True, lambda images: (images + tf.reduce_sum(layer(images)),), (images,))
 
     (body,) = [

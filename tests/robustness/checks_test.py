@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.players.attacker.apgd import AutoPGD
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD, Noise
 from robgan_tf.players.attacker.losses import targeted_dlr_loss
 from robgan_tf.players.attacker.pgd import Attacker
@@ -101,7 +101,7 @@ def test_a_network_left_in_training_mode_is_caught(honest, digits):
 
     statuses = {
         check.name: check.status
-        for check in check_answers(Withstands(normalised_by_batch, None, 50), digits.test.take(50))
+        for check in check_answers(AttackedClassifier(normalised_by_batch, None, 50), digits.test.take(50))
     }
     assert statuses["Answers do not depend on the batch"] == "fail"
     assert statuses["Two clean passes are identical"] == "pass"
@@ -112,9 +112,9 @@ def test_an_attack_that_leaves_the_ball_is_caught(honest, digits):
         def __call__(self, logits, images, labels, seed, run=0):
             return images * 1.5
 
-    withstands = Withstands(honest, Cheat(BALL, 1), 50)
-    withstands(digits.test.take(50))
-    assert check_arrays([withstands]).status == "fail" and check_arrays([withstands]).value == 50
+    attacked = AttackedClassifier(honest, Cheat(BALL, 1), 50)
+    attacked(digits.test.take(50))
+    assert check_arrays([attacked]).status == "fail" and check_arrays([attacked]).value == 50
 
 
 @pytest.mark.parametrize("value, status", [(0.0, "pass"), (0.01 + 1e-12, "pass"), (0.02, "warn"), (np.nan, "fail")])

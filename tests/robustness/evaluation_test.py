@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples, ImageData
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD, Noise
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import L2, LInf
@@ -44,19 +44,19 @@ def stripes_data():
 @pytest.mark.parametrize("count", [1, 16, 37])
 def test_linear_classifier_falls_exactly_where_the_ball_reaches_its_border(count):
     examples = stripes(count)
-    withstands = Withstands(brightness, pgd(), batch_size=16)
+    attacked = AttackedClassifier(brightness, pgd(), batch_size=16)
     for epsilon in (0.1, 0.3, 0.6):
-        np.testing.assert_array_equal(withstands(examples, epsilon), margin(examples) > epsilon)
+        np.testing.assert_array_equal(attacked(examples, epsilon), margin(examples) > epsilon)
 
 
 def test_every_example_counts_once_on_two_replicas_in_its_order(two_replicas):
     examples = stripes(37)
     with two_replicas.scope():
         # 15 is no multiple of 2, and 37 none of 16.
-        withstands = Withstands(brightness, pgd(random_start=True), batch_size=15)
-        np.testing.assert_array_equal(withstands(examples), margin(examples) > 0.3)
+        attacked = AttackedClassifier(brightness, pgd(random_start=True), batch_size=15)
+        np.testing.assert_array_equal(attacked(examples), margin(examples) > 0.3)
         # Each replica's images have random starts of their own.
-        batch = next(iter(withstands.batches(stripes(2).select(np.array([0, 0])), 0.01)))
+        batch = next(iter(attacked.batches(stripes(2).select(np.array([0, 0])), 0.01)))
         assert not np.array_equal(batch.adversarial[0], batch.adversarial[1]) or batch.adversarial.std() == 0
 
 
@@ -67,17 +67,17 @@ def test_graph_is_traced_once_for_all_epsilons_and_numbers_of_images():
         traces.append(1)
         return brightness(images)
 
-    withstands = Withstands(counted, pgd(), batch_size=16)
-    withstands(stripes(5), 0.1)
+    attacked = AttackedClassifier(counted, pgd(), batch_size=16)
+    attacked(stripes(5), 0.1)
     first = len(traces)
     for count in (1, 16, 33):
-        withstands(stripes(count), 0.2)
+        attacked(stripes(count), 0.2)
     assert len(traces) == first
 
 
 def test_clean_accuracy_needs_no_attack_and_no_examples_are_no_error():
-    assert Withstands(brightness, None, 8)(stripes(20)).all()
-    assert Withstands(brightness, None, 8)(stripes(20).select(np.zeros(20, bool))).shape == (0,)
+    assert AttackedClassifier(brightness, None, 8)(stripes(20)).all()
+    assert AttackedClassifier(brightness, None, 8)(stripes(20).select(np.zeros(20, bool))).shape == (0,)
 
 
 def test_report_has_the_curve_of_both_splits_and_all_settings():
@@ -163,7 +163,7 @@ def test_report_is_written_as_json_and_as_a_page(tmp_path):
     assert "stripes" in (tmp_path / "robustness.html").read_text()
 
 
-def test_an_image_that_fell_once_stays_fallen():
+def test_an_image_that_fell_once_stays_broken():
     """A classifier that is right only near one shade: larger balls do not count an image again."""
 
     def bump(images):

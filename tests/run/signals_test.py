@@ -17,7 +17,7 @@ stops.before_exit = lambda: print("cleaned up", flush=True)
 if sys.argv[1] == "deaf":
     print("ready", flush=True)
     time.sleep(10)
-with stops.heeded():
+with stops.active():
     print("ready", flush=True)
     for step in range(40):
         time.sleep(10 if sys.argv[1] == "stuck" else 0.05)

@@ -120,7 +120,7 @@ def test_a_request_to_stop_that_comes_behind_the_last_step_is_heeded_too(train, 
         over = False
 
         @contextlib.contextmanager
-        def heeded(self):
+        def active(self):
             yield
             self.over = True
 

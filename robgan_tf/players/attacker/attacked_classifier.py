@@ -34,12 +34,12 @@ class Attacked(NamedTuple):
     valid: np.ndarray
 
     @property
-    def fallen(self) -> np.ndarray:
+    def broken(self) -> np.ndarray:
         """Whether the attack succeeded, bool [B]."""
         return ~self.right & self.valid
 
 
-class Withstands:
+class AttackedClassifier:
     """Tells which images a classifier still gets right after an attack on each.
 
     The graph is traced once, for any number of images and any epsilon. What is in memory at a time is one batch.
@@ -73,11 +73,11 @@ class Withstands:
             epsilon: radius for the attack instead of its own.
         """
         standing = np.ones(len(examples), bool)
-        for _ in self.topple(examples, standing, epsilon):
+        for _ in self.attack_all(examples, standing, epsilon):
             pass
         return standing
 
-    def topple(self, examples: Examples, standing: np.ndarray, epsilon: float | None = None) -> Iterator[Attacked]:
+    def attack_all(self, examples: Examples, standing: np.ndarray, epsilon: float | None = None) -> Iterator[Attacked]:
         """Does all runs of the attack, each on the examples that still stand, and yields their batches.
 
         Args:
@@ -89,7 +89,7 @@ class Withstands:
             alive = np.flatnonzero(standing)
             for batch in self.batches(examples.select(alive), epsilon, run):
                 batch = batch._replace(rows=alive[batch.rows])
-                standing[batch.rows[batch.fallen]] = False
+                standing[batch.rows[batch.broken]] = False
                 yield batch
 
     def batches(self, examples: Examples, epsilon: float | None = None, run: int = 0) -> Iterator[Attacked]:

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples, ImageData
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 
 # Another scale of pixels is blamed if clean accuracy on it is better by more than this, and than chance makes it: three
 # standard errors of the difference of two shares, which are 1/2 at most.
@@ -51,7 +51,7 @@ def check_examples(data: ImageData, splits: dict[str, Examples]) -> None:
             )
 
 
-def check_answers(clean: Withstands, examples: Examples) -> None:
+def check_answers(clean: AttackedClassifier, examples: Examples) -> None:
     """Raises ValueError for answers on clean images that are not finite, or far better on another scale of pixels.
 
     Args:
@@ -70,7 +70,7 @@ def check_answers(clean: Withstands, examples: Examples) -> None:
     if accuracy + better >= 1:
         return
     for scale, low, high in (("[0, 1]", 0.0, 1.0), ("[0, 255]", 0.0, 255.0)):
-        other = Withstands(_rescaled(clean.logits, low, high), None, clean.batch_size)(examples).mean()
+        other = AttackedClassifier(_rescaled(clean.logits, low, high), None, clean.batch_size)(examples).mean()
         if other > accuracy + better:
             raise ValueError(
                 f"The classifier gets {accuracy:.1%} of the clean images right on the scale [-1, 1], {other:.1%} on "

@@ -28,8 +28,8 @@ class Classifier(keras.Model):
     def power_iteration(self):
         """Moves the state of spectral normalisation before an update of the weights; nothing where there is none."""
 
-    def kernels_held(self):
-        """A context for passes between which the weights stay as they are: see `Discriminator.kernels_held`."""
+    def cached_kernels(self):
+        """A context for passes between which the weights stay as they are: see `Discriminator.cached_kernels`."""
         return contextlib.nullcontext()
 
     def another(self) -> Classifier:
@@ -120,9 +120,9 @@ class ClassBranch(Classifier):
         """See `Discriminator.power_iteration`."""
         self.discriminator.power_iteration()
 
-    def kernels_held(self):
-        """See `Discriminator.kernels_held`."""
-        return self.discriminator.kernels_held()
+    def cached_kernels(self):
+        """See `Discriminator.cached_kernels`."""
+        return self.discriminator.cached_kernels()
 
     def another(self) -> ClassBranch:
         """Returns the class branch of another discriminator."""

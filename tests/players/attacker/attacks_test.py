@@ -7,7 +7,7 @@ import tensorflow as tf
 from robgan_tf import losses
 from robgan_tf.data.datasets import Examples
 from robgan_tf.players.attacker.apgd import AutoPGD, checkpoint_spans
-from robgan_tf.players.attacker.attacked_classifier import Withstands, is_within
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier, is_within
 from robgan_tf.players.attacker.attacks import PGD, Noise, Transfer
 from robgan_tf.players.attacker.losses import dlr_loss, margin_loss, targeted_dlr_loss, targeted_margin_loss
 from robgan_tf.players.attacker.pgd import Attacker, MomentumAttacker
@@ -38,7 +38,7 @@ def examples():
     return examples_of(linear)
 
 
-def withstands_exactly(classifier, examples, norm, epsilon):
+def exactly_robust(classifier, examples, norm, epsilon):
     """Which images no perturbation of the ball can move to another class.
 
     Against class k the margin <w_y - w_k, x> falls by epsilon times the dual norm of w_y - w_k, l1 for l-inf, l2 for
@@ -74,9 +74,9 @@ EXACT = {
 @pytest.mark.parametrize("classifier, make", EXACT.values(), ids=EXACT)
 def test_attack_along_gradients_finds_the_worst_case_of_a_linear_classifier(norm, epsilon, classifier, make):
     examples = examples_of(classifier)
-    exact = withstands_exactly(classifier, examples, norm, epsilon)
+    exact = exactly_robust(classifier, examples, norm, epsilon)
     assert 0.02 < exact.mean() < 0.5
-    np.testing.assert_array_equal(Withstands(classifier, make(norm(epsilon)), 64)(examples), exact)
+    np.testing.assert_array_equal(AttackedClassifier(classifier, make(norm(epsilon)), 64)(examples), exact)
 
 
 @every_norm
@@ -84,20 +84,20 @@ def test_attack_along_gradients_finds_the_worst_case_of_a_linear_classifier(norm
 def test_untargeted_attack_misses_few_of_several_classes_and_breaks_nothing_that_holds(
     examples, norm, epsilon, objective
 ):
-    exact = withstands_exactly(linear, examples, norm, epsilon)
-    found = Withstands(linear, AutoPGD(norm(epsilon), 50, objective), 64)(examples)
+    exact = exactly_robust(linear, examples, norm, epsilon)
+    found = AttackedClassifier(linear, AutoPGD(norm(epsilon), 50, objective), 64)(examples)
     assert not (exact & ~found).any() and (found & ~exact).mean() < 0.03
 
 
 def test_square_finds_the_worst_case_of_a_linear_classifier_in_linf(examples):
     # Each pixel is a square of its own in the end, and goes to the right corner.
-    exact = withstands_exactly(linear, examples, LInf, 0.05)
-    np.testing.assert_array_equal(Withstands(linear, Square(LInf(0.05), 1500), 64)(examples), exact)
+    exact = exactly_robust(linear, examples, LInf, 0.05)
+    np.testing.assert_array_equal(AttackedClassifier(linear, Square(LInf(0.05), 1500), 64)(examples), exact)
 
 
 def test_square_in_l2_breaks_most_of_what_can_be_broken_and_nothing_else(examples):
-    exact = withstands_exactly(linear, examples, L2, 0.4)
-    found = Withstands(linear, Square(L2(0.4), 1000), 64)(examples)
+    exact = exactly_robust(linear, examples, L2, 0.4)
+    found = AttackedClassifier(linear, Square(L2(0.4), 1000), 64)(examples)
     assert not (exact & ~found).any()
     # Against 0.70 under noise and 0.05 in truth; the random search had 0.2 at its end here.
     assert found.mean() < 0.35
@@ -113,9 +113,9 @@ def test_square_and_noise_never_ask_for_a_gradient(examples):
 
     for attack in (Square(LInf(0.05), 20), Square(L2(0.4), 20), Noise(LInf(0.05))):
         assert not attack.needs_gradient
-        Withstands(guarded, attack, 64)(examples)
+        AttackedClassifier(guarded, attack, 64)(examples)
     with pytest.raises(AssertionError, match="asked for a gradient"):
-        Withstands(guarded, pgd(LInf(0.05)), 64)(examples)
+        AttackedClassifier(guarded, pgd(LInf(0.05)), 64)(examples)
 
 
 ALL = {
@@ -131,9 +131,9 @@ ALL = {
 @pytest.mark.parametrize("make", ALL.values(), ids=ALL)
 def test_images_are_in_ball_and_range_and_the_same_for_the_same_seed(examples, norm, epsilon, make):
     bright = Examples(np.where(examples.images > 127, 255, 0).astype(np.uint8), examples.labels)
-    withstands = Withstands(linear, make(norm(epsilon)), 64, seed=3)
+    attacked = AttackedClassifier(linear, make(norm(epsilon)), 64, seed=3)
     for radius in (0.0, epsilon):
-        one, same = (list(withstands.batches(bright, radius)) for _ in range(2))
+        one, same = (list(attacked.batches(bright, radius)) for _ in range(2))
         for a, b in zip(one, same):
             assert a.adversarial.shape == a.images.shape and a.adversarial.dtype == np.float32
             assert a.valid.all() and is_within(norm(0.0), radius, a.images, a.adversarial).all()
@@ -253,7 +253,7 @@ def test_runs_go_on_with_those_that_still_stand(examples):
             tf.py_function(lambda images: seen.append(len(images)), [images], [])
             return super().__call__(logits, images, labels, seed, run)
 
-    standing = Withstands(linear, Counting(LInf(0.05), 3), 1000)(examples)
+    standing = AttackedClassifier(linear, Counting(LInf(0.05), 3), 1000)(examples)
     assert len(seen) == 3 and seen[0] == COUNT and seen == sorted(seen, reverse=True) and seen[-1] >= standing.sum()
 
 
@@ -262,22 +262,22 @@ def test_what_leaves_the_ball_does_not_count(examples):
         def __call__(self, logits, images, labels, seed, run=0):
             return -images
 
-    withstands = Withstands(linear, Cheat(LInf(0.05), 1), 64)
-    assert withstands(examples).all() and withstands.invalid == withstands.made == COUNT
+    attacked = AttackedClassifier(linear, Cheat(LInf(0.05), 1), 64)
+    assert attacked(examples).all() and attacked.invalid == attacked.made == COUNT
 
 
 def test_transfer_attacks_with_the_gradients_of_the_other_classifier(examples):
     # From itself it is the white-box attack; from a constant classifier it moves nothing.
     ball = LInf(0.05)
-    exact = withstands_exactly(linear, examples, LInf, 0.05)
-    np.testing.assert_array_equal(Withstands(linear, Transfer(pgd(ball), linear), 64)(examples), exact)
+    exact = exactly_robust(linear, examples, LInf, 0.05)
+    np.testing.assert_array_equal(AttackedClassifier(linear, Transfer(pgd(ball), linear), 64)(examples), exact)
     constant = Transfer(pgd(ball), lambda images: 0.0 * linear(images))
-    assert Withstands(linear, constant, 64)(examples).all()
+    assert AttackedClassifier(linear, constant, 64)(examples).all()
 
 
 def test_answers_that_are_no_numbers_are_wrong(examples):
     def broken(images):
         return tf.where(images[:, :1, 0, 0] > 0, linear(images), np.nan)
 
-    right = Withstands(broken, None, 64)(examples)
+    right = AttackedClassifier(broken, None, 64)(examples)
     np.testing.assert_array_equal(right, examples.images[:, 0, 0, 0] > 127)

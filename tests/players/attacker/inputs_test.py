@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.players.attacker import inputs
-from robgan_tf.players.attacker.attacked_classifier import Withstands
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 
 WEIGHT = np.random.default_rng(0).normal(size=[32, 3]).astype(np.float32)
 
@@ -30,7 +30,7 @@ def test_what_fits_passes():
     data = blobs()
     inputs.check_classifier(linear, data)
     inputs.check_examples(data, {"test": data.test})
-    inputs.check_answers(Withstands(linear, None, 16), data.test)
+    inputs.check_answers(AttackedClassifier(linear, None, 16), data.test)
     assert inputs.has_gradient(linear, data.test)
 
 
@@ -74,7 +74,7 @@ def test_answers_that_are_no_numbers_are_refused():
     data = blobs()
     bad = np.sum(data.test.images[:, 0, 0, 0] < 128)
     with pytest.raises(ValueError, match=f"not finite .* on {bad} of 60 images"):
-        inputs.check_answers(Withstands(broken, None, 16), data.test)
+        inputs.check_answers(AttackedClassifier(broken, None, 16), data.test)
 
 
 @pytest.mark.parametrize("scale, low, high", [(r"\[0, 1\]", 0.0, 1.0), (r"\[0, 255\]", 0.0, 255.0)])
@@ -88,7 +88,7 @@ def test_a_classifier_for_another_scale_of_pixels_is_named(scale, low, high):
     images = np.broadcast_to(shades[:, None, None, None], [60, 4, 4, 2]).astype(np.uint8)
     labels = np.argmin(np.abs(shades[:, None] / 255 - [0.2, 0.5, 0.8]), axis=1).astype(np.int32)
     with pytest.raises(ValueError, match=f"100.0% on {scale}: it was made for that one"):
-        inputs.check_answers(Withstands(nearest_shade, None, 16), Examples(images, labels))
+        inputs.check_answers(AttackedClassifier(nearest_shade, None, 16), Examples(images, labels))
 
 
 def test_chance_on_few_images_is_not_taken_for_another_scale():
@@ -100,7 +100,7 @@ def test_chance_on_few_images_is_not_taken_for_another_scale():
         large = tf.reduce_mean(images, axis=[1, 2, 3]) > 0.4
         return tf.where(large[:, tf.newaxis], [[1.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]])
 
-    inputs.check_answers(Withstands(untrained, None, 16), Examples(images, labels))
+    inputs.check_answers(AttackedClassifier(untrained, None, 16), Examples(images, labels))
 
 
 def test_rounding_leaves_no_gradient_path():
