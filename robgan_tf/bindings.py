@@ -41,11 +41,8 @@ def operative_config() -> str:
             continue
         seen.add(reference)
         scopes, name = _parts(reference[1:])
-        owners = _owners(scopes, name)
         found = {
-            one: value
-            for one, value in bound.items()
-            if one not in used and (one == name if reference[0] == "%" else one.rpartition(".")[0] in owners)
+            one: value for one, value in bound.items() if one not in used and _holds(one, reference[0], scopes, name)
         }
         later.update(found)
         references += [one for value in found.values() for one in _REFERENCE.findall(value)]
@@ -117,9 +114,8 @@ def _reached(config: dict[str, str], names) -> set[str]:
             if (reference[0], scopes, name) in seen:
                 continue
             seen.add((reference[0], scopes, name))
-            owners = _owners(scopes, name)
             for other in config:
-                if other == name if reference[0] == "%" else other.rpartition(".")[0] in owners:
+                if _holds(other, reference[0], scopes, name):
                     found.add(other)
                     if other.rpartition(".")[2] not in _declared(other):
                         waiting.append((scopes, other))
@@ -127,11 +123,16 @@ def _reached(config: dict[str, str], names) -> set[str]:
 
 
 def _parts(reference: str) -> tuple[tuple[str, ...], str]:
-    """Returns scopes and name of what a reference names; gin lets a module stand before the name."""
+    """Returns scopes and name of what a reference names."""
     *scopes, name = reference.split("/")
-    return tuple(scopes), name.rpartition(".")[2]
+    return tuple(scopes), name
 
 
-def _owners(scopes, name: str) -> list[str]:
-    """Returns the owners whose bindings hold for `name` within `scopes`: those of outer scopes do in inner ones."""
-    return ["/".join([*scopes[:depth], name]) for depth in range(len(scopes) + 1)]
+def _holds(binding: str, kind: str, scopes: tuple[str, ...], name: str) -> bool:
+    """Whether a binding is one of what is referred to by `@scopes/name`, or the macro `%name`, by its `kind`."""
+    if kind == "%":
+        return binding == name
+    outer, owner = _parts(binding.rpartition(".")[0])
+    # Bindings of outer scopes hold in inner ones; and gin lets a module stand before a name.
+    same = owner == name or owner.endswith(f".{name}") or name.endswith(f".{owner}")
+    return same and bool(owner) and outer == scopes[: len(outer)]

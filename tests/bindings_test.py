@@ -107,6 +107,13 @@ def measure(attacks):
     return attacks
 
 
+def test_names_with_a_dot_are_found_by_references_and_bindings_alike():
+    run = "Experiment.{} = @a_part\na_part.weights = @split.as_code()\nsplit.as_code.real = {}\n"
+    assert config_differences(run.format("evaluation", 1), run.format("evaluation", 2)) == []
+    (difference,) = config_differences(run.format("cotraining", 1), run.format("cotraining", 2))
+    assert difference == "split.as_code.real was 1, is 2"
+
+
 def changed(before, after):
     assert before in RUN
     return config_differences(RUN, RUN.replace(before, after))
