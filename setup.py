@@ -55,7 +55,7 @@ setup(
         "gin-config>=0.5",
         "absl-py",
         "scikit-learn",  # the embedded digits
-        "pillow",  # image folders, prepare_imagenet, sample grids
+        "pillow",  # image folders, records, sample grids
         "tqdm",  # progress
     ],
     extras_require={

@@ -1,4 +1,4 @@
-"""Measures `prepare_imagenet.py` against a bare loop: `python benchmarks/preparation.py --source=/data/imagenet`.
+"""Measures `writing.py` against a bare loop: `python benchmarks/preparation.py --source=/data/imagenet`.
 
 The bare loop opens, decodes, cuts, resizes and encodes the same files with Pillow in as many processes, and throws the
 result away: no hashing, no checks, no order, no records. Both run in turn, each with new processes every time, and who
@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pathlib
 import resource
-import sys
 import tempfile
 import time
 
@@ -21,14 +20,12 @@ import PIL.Image
 from absl import flags
 
 from robgan_tf import command_line
+from robgan_tf.data.preparation import writing
+from robgan_tf.data.preparation.sources import Folder
 from robgan_tf.data.sources import pillow_images
 from robgan_tf.run.directory import write_json
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tools"))
-import image_sources  # noqa: E402
-import prepare_imagenet  # noqa: E402
 
 FLAGS = flags.FLAGS
 REQUIRED = 0.8
@@ -52,10 +49,10 @@ def bare_loop(jobs: list[tuple[str, int]]) -> None:
             pass
 
 
-def prepare(settings: prepare_imagenet.Settings) -> None:
+def prepare(settings: writing.Settings) -> None:
     with tempfile.TemporaryDirectory(dir=FLAGS.scratch) as folder:
-        source = image_sources.Folder(FLAGS.source)
-        prepare_imagenet.prepare(source, pathlib.Path(folder) / "out", settings, FLAGS.processes)
+        source = Folder(FLAGS.source)
+        writing.prepare(source, pathlib.Path(folder) / "out", settings, FLAGS.processes)
 
 
 def cpu_time() -> float:
@@ -67,8 +64,8 @@ def cpu_time() -> float:
 def benchmark():
     import tensorflow  # noqa: F401  (3 s that don't depend on the number of images)
 
-    settings = prepare_imagenet.Settings(FLAGS.image_size, "all", min_side=0, validation_per_class=0)
-    source = command_line.or_fail(lambda: image_sources.Folder(FLAGS.source))
+    settings = writing.Settings(FLAGS.image_size, "all", min_side=0, validation_per_class=0)
+    source = command_line.or_fail(lambda: Folder(FLAGS.source))
     images = [image for split in ("train", "test") for image in source.images(split, source.classes, None)]
     jobs = [(image.path, FLAGS.image_size) for image in images]
     functions = {"bare": lambda: bare_loop(jobs), "prepare": lambda: prepare(settings)}

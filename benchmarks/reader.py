@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
+from robgan_tf.data.checksums import file_checksum
 from robgan_tf.data.sources import manifest
 from robgan_tf.data.sources.record_stream import Records
 from robgan_tf.data.sources.records import tfrecord_images
@@ -206,7 +207,7 @@ def repeated(source: pathlib.Path, out: pathlib.Path, records: int) -> None:
                 for file, label in chosen[shard::shards]:
                     writer.write(serialized(file, label))
             number = len(chosen[shard::shards])
-            written.append(manifest.Shard(path.name, number, path.stat().st_size, manifest.sha256(path)))
+            written.append(manifest.Shard(path.name, number, path.stat().st_size, file_checksum(path)))
         counts = np.bincount([label for _, label in chosen], minlength=len(names)).tolist()
         splits[split] = manifest.Split(tuple(written), tuple(counts))
     (out / manifest.FILE_NAME).write_text(manifest.Manifest(size, tuple(names), splits, {}).to_json())
@@ -265,7 +266,7 @@ def benchmark():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Folder of records, as prepare_imagenet.py makes it.", required=True)
+    flags.DEFINE_string("data_dir", None, "Folder of records, as robgan_tf.prepare makes it.", required=True)
     flags.DEFINE_string("source", None, "Image folder to fill data_dir from where it holds no records yet.")
     flags.DEFINE_integer("records", 12000, "Training records made of --source, by repetition.", lower_bound=1)
     flags.DEFINE_integer("batch", 320, "Images of a training step.", lower_bound=1)

@@ -16,6 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data import order
+from robgan_tf.data.sources.class_folders import some
 from robgan_tf.time_left import TimeLeft
 
 # Images that are read or moved at once.
@@ -191,7 +192,7 @@ def image_data(
     Raises:
         ValueError: if validation_examples is negative, or leaves nothing to train on.
     """
-    chosen, kept = validation_cut(name, train.labels, validation_examples, seed)
+    chosen, kept = validation_cut(name, class_names, train.labels, validation_examples, seed)
     validation = train.select(chosen)
     # In place, a piece at a time: train.images[kept] would hold the split in memory twice. A row only ever moves
     # forward (kept[i] >= i), so nothing is overwritten before it was read.
@@ -203,11 +204,14 @@ def image_data(
     return ImageData(name, tuple(class_names), train, validation, test, fingerprint)
 
 
-def validation_cut(name: str, labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def validation_cut(
+    name: str, class_names: Sequence[str], labels: np.ndarray, count: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Chooses `count` of the training images for validation, stratified by class.
 
     Args:
         name: of the data set, for messages.
+        class_names: one for each label.
         labels: int32 [N], of the training images.
         count: how many to choose.
         seed: of the choice.
@@ -216,14 +220,21 @@ def validation_cut(name: str, labels: np.ndarray, count: int, seed: int) -> tupl
         Indices of the chosen images, in mixed order, and of the others, in rising order.
 
     Raises:
-        ValueError: if count is negative, or leaves nothing to train on.
+        ValueError: if count is negative, or leaves a class without an image to train on.
     """
-    if not 0 <= count < len(labels):
-        raise ValueError(
-            f"{name}: validation_examples must be 0 or more and leave something of the {len(labels)} training images, "
-            f"got {count}."
-        )
     mixed = stratified_order(labels, seed)
+    last = np.full([len(class_names)], -1)
+    last[labels[mixed]] = np.arange(len(labels))  # of several equal labels the last one counts
+    if last.min() < 0:
+        without = some(class_names[label] for label in np.flatnonzero(last < 0))
+        raise ValueError(f"{name}: there is no training image of {without}; add some or leave the class out.")
+    if not 0 <= count <= last.min():
+        emptied = some(class_names[label] for label in np.flatnonzero(last < count))
+        taken = f", which takes all of {emptied}" if count > 0 else ""
+        raise ValueError(
+            f"{name}: validation_examples must be within 0..{last.min()}, so that of the {len(labels)} training images "
+            f"each class keeps one, got {count}{taken}."
+        )
     return mixed[:count], np.sort(mixed[count:])
 
 
@@ -281,12 +292,6 @@ def with_progress(items: Iterator, what: str, total: int | None, size: Callable 
         done += size(item)
         if line := time_left.line(done):
             logging.info("reading %s: %s", what, line)
-
-
-def some(names) -> str:
-    """At most three names, for a message."""
-    names = sorted(names)
-    return (", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")) or "none"
 
 
 def first_line(error: Exception) -> str:

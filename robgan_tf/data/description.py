@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from robgan_tf.data.datasets import READ_BATCH, Examples, ImageData
 
 # Differences that a message names; a renamed class in the middle of a thousand shifts hundreds.
 _NAMED = 8
+# Times as many images in the largest class as in the smallest, beyond which it is said.
+_UNEVEN = 5
 _CONTENTS = "image_shape", "class_names", "counts", "fingerprint"
 
 
@@ -34,10 +36,17 @@ def whereabouts(path: str | os.PathLike) -> str:
     return str(path) if os.path.isabs(path) else f"{path} (a relative path, looked for in {os.getcwd()})"
 
 
-def listing_checksum(files: Iterable[tuple[str, int]]) -> str:
-    """Returns the checksum of some files' names and sizes in bytes, in any order: what they hold is not read."""
-    listing = "".join(f"{name}\0{size}\n" for name, size in sorted(files))
-    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
+def uneven_classes(description: Mapping) -> str | None:
+    """Returns a sentence where training images are far from equally many for each class; None where they are not."""
+    counts = description["counts"]["train"]
+    fewest, most = min(counts), max(counts)
+    if most <= _UNEVEN * fewest:
+        return None
+    names = description["class_names"]
+    return (
+        f"The classes have from {fewest} ({names[counts.index(fewest)]}) to {most} ({names[counts.index(most)]}) "
+        f"training images: what is learnt, and accuracy over all images, will mostly be about the large ones."
+    )
 
 
 def _checksum(examples: Examples) -> str:

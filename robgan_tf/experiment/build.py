@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import Callable
 
 import gin
+from absl import logging
 
 from robgan_tf.bindings import bindings, may_change
 from robgan_tf.data.batches import check_augmentations
 from robgan_tf.data.datasets import Examples
-from robgan_tf.data.description import describe, differences
+from robgan_tf.data.description import describe, differences, uneven_classes
 from robgan_tf.experiment import parts  # noqa: F401  (so that gin knows all parts)
 from robgan_tf.experiment.describe import COMPARED, OUTCOMES, about_export, about_run
 from robgan_tf.experiment.problems import Problems
@@ -277,6 +278,9 @@ class Experiment:
         if not path.exists():
             if keep:
                 write_json(path, described)
+                uneven = uneven_classes(described)
+                if uneven:  # once in a run: every later command finds the description
+                    logging.warning("%s", uneven)
             return
         try:
             found = differences(json.loads(path.read_text()), described)

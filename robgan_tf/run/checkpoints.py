@@ -11,7 +11,7 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
-from robgan_tf.data.sources.manifest import sha256
+from robgan_tf.data.checksums import file_checksum
 from robgan_tf.run.workers import Workers
 
 _CHECKSUMS = "checksums.json"
@@ -79,7 +79,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
             tf.train.Checkpoint(**self.objects).write(str(partial / "values"))
             (partial / "notes.json").write_text(json.dumps(notes))
-            sums = {path.name: sha256(path) for path in sorted(partial.iterdir())}
+            sums = {path.name: file_checksum(path) for path in sorted(partial.iterdir())}
             (partial / _CHECKSUMS).write_text(json.dumps(sums))
             for path in partial.iterdir():
                 _flush(path)
@@ -194,7 +194,7 @@ def _damage(path: pathlib.Path) -> str | None:
     try:
         sums = json.loads((path / _CHECKSUMS).read_text())
         for name, expected in sums.items():
-            if sha256(path / name) != expected:
+            if file_checksum(path / name) != expected:
                 return f"{name} has a wrong checksum"
     except FileNotFoundError as error:
         return f"{pathlib.Path(error.filename).name} is missing"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from robgan_tf.data.checksums import file_checksum
 from robgan_tf.data.sources import manifest as _manifest
 
 
@@ -37,7 +38,7 @@ def write_records(tmp_path):
                     for index, item in part:
                         whole = isinstance(item, bytes)
                         writer.write(item if whole else record(*item, f"{split}/{index}.jpg".encode()))
-                written.append(_manifest.Shard(path.name, len(part), path.stat().st_size, _manifest.sha256(path)))
+                written.append(_manifest.Shard(path.name, len(part), path.stat().st_size, file_checksum(path)))
             labels = [0 if isinstance(item, bytes) else item[1] for item in items]
             counts = np.bincount(np.array(labels, int), minlength=num_classes).tolist()
             described[split] = _manifest.Split(tuple(written), tuple(counts))

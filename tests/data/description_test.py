@@ -102,3 +102,9 @@ def test_a_folder_that_is_not_there_is_said_to_be_relative_and_to_what(tmp_path,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"no folder photos \(a relative path, looked for in {tmp_path}\)"):
         image_folder("photos", image_size=8)
+
+
+def test_classes_far_from_equally_large_are_said_with_the_extremes():
+    assert description.uneven_classes(described(train=[0] * 5 + [1, 2])) is None
+    sentence = description.uneven_classes(described(train=[0] + [1] * 6 + [2]))
+    assert sentence.startswith("The classes have from 1 (apple) to 6 (beetle) training images")

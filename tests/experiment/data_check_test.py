@@ -109,3 +109,13 @@ def test_a_run_from_before_gets_its_description_at_the_next_start(trained, photo
     with pytest.raises(DataChangedError, match=r"data\.json, the description of the run's data, can't be read"):
         experiment.run(run, ("finetune",))
     run.release()
+
+
+def test_uneven_classes_are_said_once_in_a_run(photos, start, caplog):
+    for number in range(70):
+        shutil.copy(photos / "train/cup/0.png", photos / f"train/cup/more{number}.png")
+    for _ in range(2):
+        experiment, run = start(photos)
+        experiment.check_data(run, keep=True)
+        run.release()
+    assert caplog.text.count("(cup) training images: what is learnt") == 1

@@ -14,6 +14,7 @@ import tensorflow as tf
 from robgan_tf.data import order
 from robgan_tf.data.datasets import Examples, TrainingSplit, check_count, stratified_order, with_progress
 from robgan_tf.data.sources import pillow_images
+from robgan_tf.data.sources.class_folders import shown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class ImageFiles(TrainingSplit):
             if min(image.size) < pillow_images.SMALLEST_SIDE:
                 raise ValueError(f"it has {image.width}x{image.height} pixels")
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path} ({error})") from error
+            raise ValueError(f"{shown(path)} ({error})") from error
         return np.asarray(pillow_images.centre_square(image, self.image_size)).reshape(self.image_shape)
 
     def raw_batches(self, batch_size: int, *, first_step: int, steps: int, seed: int, rows: range) -> tf.data.Dataset:

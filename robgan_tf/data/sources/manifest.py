@@ -1,6 +1,6 @@
 """The manifest of prepared image records: what a folder of TFRecords holds, in one JSON file beside them.
 
-`tools/prepare_imagenet.py` writes it last, `records` reads it first. Each record is a `tf.Example` with
+`preparation.writing` writes it last, `records` reads it first. Each record is a `tf.Example` with
 
     image/encoded    bytes: JPEG of image_size x image_size, RGB
     image/label      int64: index into class_names
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
+
+from robgan_tf.data.checksums import file_checksum
 
 FILE_NAME = "manifest.json"
 FORMAT = "robgan_tf image records 1"
@@ -91,7 +92,7 @@ class Manifest:
             ValueError: where there is none, or it is of another format or broken.
         """
         path = pathlib.Path(folder).expanduser() / FILE_NAME
-        advice = "prepare the folder with tools/prepare_imagenet.py (again, if it was interrupted)"
+        advice = "prepare the folder with python -m robgan_tf.prepare (again, if it was interrupted)"
         if not path.is_file():
             raise ValueError(f"there is no {path}; {advice}.")
         try:
@@ -137,19 +138,10 @@ class Manifest:
             size = path.stat().st_size
             if size != shard.bytes:
                 return f"{shard.name} has {size} bytes instead of {shard.bytes}"
-            if checksums and sha256(path) != shard.sha256:
+            if checksums and file_checksum(path) != shard.sha256:
                 return f"{shard.name} has a wrong checksum"
             return None
 
         shards = [shard for split in self.splits.values() for shard in split.shards]
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
             return list(filter(None, pool.map(problem, shards)))
-
-
-def sha256(path: pathlib.Path) -> str:
-    """Returns the checksum of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

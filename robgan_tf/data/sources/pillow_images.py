@@ -11,9 +11,6 @@ import struct
 import numpy as np
 import PIL.Image
 
-# Of the files of an image folder; others are passed over.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
-
 # No photograph is smaller: an image with a smaller side is a placeholder or a leftover. In pixels.
 SMALLEST_SIDE = 8
 

@@ -198,7 +198,7 @@ class Records(TrainingSplit):
     def _miscounted(self) -> ValueError:
         return ValueError(
             f"tfrecord_images: {self._folder} holds other numbers of records than its manifest says; prepare it again "
-            "with tools/prepare_imagenet.py."
+            "with python -m robgan_tf.prepare."
         )
 
 

@@ -1,4 +1,4 @@
-"""Prepared image records: TFRecords of JPEGs with a manifest, as `tools/prepare_imagenet.py` writes them.
+"""Prepared image records: TFRecords of JPEGs with a manifest, as `python -m robgan_tf.prepare` writes them.
 
 The training split stays on disk and is read as a stream (`record_stream`); validation and test are decoded into memory.
 """
@@ -14,8 +14,10 @@ import numpy as np
 from absl import logging
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data.datasets import Examples, ImageData, check_memory, some
-from robgan_tf.data.description import listing_checksum, whereabouts
+from robgan_tf.data.checksums import listing_checksum
+from robgan_tf.data.datasets import Examples, ImageData, check_memory
+from robgan_tf.data.description import whereabouts
+from robgan_tf.data.sources.class_folders import some
 from robgan_tf.data.sources.manifest import Manifest
 from robgan_tf.data.sources.record_stream import Records
 
@@ -34,7 +36,7 @@ def tfrecord_images(
     memory_limit_gib: float = 8.0,
     seed: int = 0,
 ) -> ImageData:
-    """A folder of image records that `tools/prepare_imagenet.py` made.
+    """A folder of image records that `python -m robgan_tf.prepare` made.
 
     Size, classes and their names come from the folder's manifest. What is given here in addition is compared with it,
     so that a run that was set up for one preparation does not train on another.
@@ -64,7 +66,7 @@ def tfrecord_images(
     root = pathlib.Path(data_dir).expanduser()
     if not root.is_dir():
         raise ValueError(
-            f"tfrecord_images: there is no folder {whereabouts(root)}; give one that tools/prepare_imagenet.py made."
+            f"tfrecord_images: there is no folder {whereabouts(root)}; give one that python -m robgan_tf.prepare made."
         )
     root = root.resolve()
     try:
@@ -124,7 +126,7 @@ def _check_expectations(
 
     What is None is not compared.
     """
-    advice = f"prepare the images anew with tools/prepare_imagenet.py, or set tfrecord_images to what {root} holds"
+    advice = f"prepare the images anew with python -m robgan_tf.prepare, or set tfrecord_images to what {root} holds"
     if image_size is not None and image_size != manifest.image_size:
         raise ValueError(
             f"tfrecord_images: image_size is {image_size}, the records of {root} have {manifest.image_size}; {advice}."
@@ -144,8 +146,13 @@ def _check_expectations(
     for name in ("train", "test"):
         if name not in manifest.splits or not manifest.splits[name].examples:
             raise ValueError(
-                f"tfrecord_images: {root} holds no {name} images; prepare it with tools/prepare_imagenet.py."
+                f"tfrecord_images: {root} holds no {name} images; prepare it with python -m robgan_tf.prepare."
             )
+    without = [name for name, count in zip(manifest.class_names, manifest.splits["train"].class_counts) if not count]
+    if without:
+        raise ValueError(
+            f"tfrecord_images: {root} holds no training image of {some(without)}; prepare it without these classes."
+        )
 
 
 def _validation_count(root: pathlib.Path, manifest: Manifest, validation_examples: int | None) -> int:
@@ -155,7 +162,7 @@ def _validation_count(root: pathlib.Path, manifest: Manifest, validation_example
     if validation_examples is None:
         if not held:
             logging.warning(
-                "tfrecord_images: %s holds no validation images, which fine-tuning needs; tools/prepare_imagenet.py "
+                "tfrecord_images: %s holds no validation images, which fine-tuning needs; python -m robgan_tf.prepare "
                 "cuts them from the training images",
                 root,
             )
@@ -163,6 +170,6 @@ def _validation_count(root: pathlib.Path, manifest: Manifest, validation_example
     if not 0 <= validation_examples <= held:
         raise ValueError(
             f"tfrecord_images: validation_examples must be within 0..{held}, the validation images of {root}, got "
-            f"{validation_examples}; tools/prepare_imagenet.py cuts them from the training images."
+            f"{validation_examples}; python -m robgan_tf.prepare cuts them from the training images."
         )
     return validation_examples

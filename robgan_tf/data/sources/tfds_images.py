@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from robgan_tf.bindings import may_change
 from robgan_tf.data import decoding, preprocessing
+from robgan_tf.data.checksums import listing_checksum
 from robgan_tf.data.datasets import (
     READ_BATCH,
     Examples,
@@ -20,14 +21,14 @@ from robgan_tf.data.datasets import (
     check_memory,
     first_line,
     image_data,
-    some,
     with_progress,
 )
-from robgan_tf.data.description import listing_checksum, whereabouts
+from robgan_tf.data.description import whereabouts
+from robgan_tf.data.sources.class_folders import some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
 
 # What to do about a set that is too large for memory.
-_RECORDS = "prepare records with tools/prepare_imagenet.py --tfds"
+_RECORDS = "prepare records with python -m robgan_tf.prepare --tfds"
 
 
 @gin.configurable

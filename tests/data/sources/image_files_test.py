@@ -98,7 +98,7 @@ def test_a_file_that_is_lost_during_the_run_stops_it_by_name(folder):
 
 def test_images_that_stay_on_disk_do_not_count_as_memory(folder):
     limit = 30 * 8 * 8 * 3 / 2**30  # 20 of train/ and 20 of val/, 4 of the former for validation
-    message = "40 images of .* need .*; set image_folder.in_memory = False, .*tools/prepare_imagenet.py"
+    message = "40 images of .* need .*; set image_folder.in_memory = False, .*python -m robgan_tf.prepare"
     with pytest.raises(ValueError, match=message):
         read(folder, memory_limit_gib=limit)
     assert len(read(folder, in_memory=False, memory_limit_gib=limit).train) == 16

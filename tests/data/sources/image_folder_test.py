@@ -117,6 +117,7 @@ def test_few_corrupt_files_are_left_out_with_a_warning_that_names_them(folder, c
 def empty_class(folder):
     (folder / "train" / "green").mkdir()
     (folder / "train" / "green" / "readme.txt").write_text("")
+    save(folder / "val" / "green" / "0.png", np.zeros([8, 8, 3], np.uint8))
 
 
 def flat_validation(folder):
@@ -130,10 +131,14 @@ def flat_validation(folder):
         (lambda f: (f / "val").rename(f / "other"), {}, "there is no folder .*val; expected .*val/<class>/"),
         (lambda f: (f / "train").rename(f / "other"), {}, "there is no folder .*train; expected"),
         (lambda f: (f / "val" / "red").rename(f / "val" / "rot"), {}, "only in train: red; only in val: rot"),
-        (empty_class, {}, "no images in green of .*train; expected files ending in .jpg"),
+        (empty_class, {}, "no images in .*train/green .there: train/green/readme.txt.; expected files ending in .jpg"),
         (flat_validation, {}, "val holds images, but no class folders"),
         (lambda f: None, {"memory_limit_gib": 1e-6}, "28 images of .* need .* over image_folder.memory_limit_gib"),
-        (lambda f: None, {"validation_examples": 20}, "leave something of the 20 training images, got 20"),
+        (
+            lambda f: None,
+            {"validation_examples": 20},
+            "so that of the 20 .* each class keeps one, got 20",
+        ),
         (lambda f: None, {"channels": 4}, "channels must be 3 .* got 4"),
         (lambda f: None, {"image_size": 0}, "image_size must be 1 pixel or more, got 0"),
     ],

@@ -107,7 +107,7 @@ def test_a_preparation_without_validation_images_is_warned_of(write_records, cap
     folder = write_records(SIZE, CLASSES, train=pairs(12), test=pairs(6))
     with caplog.at_level(logging.WARNING):
         assert len(tfrecord_images(str(folder)).validation) == 0
-    assert "no validation images, which fine-tuning needs; tools/prepare_imagenet.py cuts them" in caplog.text
+    assert "no validation images, which fine-tuning needs; python -m robgan_tf.prepare cuts them" in caplog.text
 
 
 def unfinished(folder):
@@ -133,7 +133,7 @@ def flipped_byte(folder):
 @pytest.mark.parametrize(
     "damage, settings, message",
     [
-        (unfinished, {}, "there is no .*manifest.json; prepare the folder with tools/prepare_imagenet.py"),
+        (unfinished, {}, "there is no .*manifest.json; prepare the folder with python -m robgan_tf.prepare"),
         (missing_shard, {"verify": False}, "1 of 9 shards in .* are damaged: train-00001-of-00003.tfrecord is missing"),
         (truncated_shard, {"verify": False}, "train-00001-of-00003.tfrecord has .* bytes instead of"),
         (flipped_byte, {}, "train-00001-of-00003.tfrecord has a wrong checksum"),

@@ -38,7 +38,10 @@ def test_any_prepared_set_is_read_by_name_with_classes_and_sizes_of_choice(digit
             "does not fit in tfds_images.memory_limit_gib",
         ),
         (dict(name="digits", class_range=(8, 10)), r"within 0..9, got \(8, 10\)"),
-        (dict(name="digits", validation_examples=1437), "leave something of the 1437 training images"),
+        (
+            dict(name="digits", validation_examples=1437),
+            "so that of the 1437 .* each class keeps one",
+        ),
         (dict(name="digits", image_size=-1), "image_size must be 1 pixel or more"),
     ],
 )

@@ -16,15 +16,11 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-TOOLS = pathlib.Path(__file__).resolve().parents[2] / "tools"
-sys.path.insert(0, str(TOOLS))  # the tools are scripts, not a package; worker processes look here too
-
-import image_sources  # noqa: E402
-import prepare_imagenet  # noqa: E402
-
-from robgan_tf.data.sources import pillow_images  # noqa: E402
-from robgan_tf.data.sources.digits import prepared_digits  # noqa: E402
-from robgan_tf.data.sources.manifest import Manifest  # noqa: E402
+from robgan_tf.data.preparation import classes, sources, writing
+from robgan_tf.data.preparation.report import compared_with_sngan, report
+from robgan_tf.data.sources import pillow_images
+from robgan_tf.data.sources.digits import prepared_digits
+from robgan_tf.data.sources.manifest import Manifest
 
 CLASSES = ("n01", "n02", "n03")
 
@@ -54,8 +50,8 @@ def source(tmp_path):
 
 def prepare(source, out, processes=1, max_corrupt_share=0.001, **settings):
     settings = {"image_size": 16, "classes": "all", "min_side": 0, "validation_per_class": 2, "shards": 4, **settings}
-    settings = prepare_imagenet.Settings(**settings)
-    return prepare_imagenet.prepare(image_sources.Folder(source), out, settings, processes, max_corrupt_share)
+    settings = writing.Settings(**settings)
+    return writing.prepare(sources.Folder(source), out, settings, processes, max_corrupt_share)
 
 
 def read(out, split):
@@ -171,7 +167,7 @@ def test_broken_tiny_and_small_images_are_left_out_and_listed(source, tmp_path):
     assert reasons["train/n03/5.JPEG"] == "it has 1x1 pixels" and "truncated" in reasons["train/n01/0.JPEG"]
     assert (train.class_counts, train.too_small) == ((10, 12, 13), 0)
     assert (test.class_counts, test.too_small, test.corrupt) == ((4, 4, 3), 1, ())
-    table = prepare_imagenet.report(manifest)
+    table = report(manifest)
     assert "train/n01/0.JPEG" in table and "and 1 more" in table
 
 
@@ -180,9 +176,7 @@ def test_equal_files_in_two_splits_are_reported(source, tmp_path):
     shutil.copy(source / "train/n01/3.JPEG", source / "train/n02/twin.JPEG")  # within a split: not reported
     manifest = prepare(source, tmp_path / "out", validation_per_class=0)
     assert manifest.duplicates == (("train/n01/3.JPEG", "val/n02/copy.JPEG"),)
-    assert "the same file stands in two splits 1 times: train/n01/3.JPEG = val/n02/copy.JPEG" in (
-        prepare_imagenet.report(manifest)
-    )
+    assert "the same file stands in two splits 1 times: train/n01/3.JPEG = val/n02/copy.JPEG" in (report(manifest))
     for number in range(12):
         write(source / f"train/n01/{number}.JPEG", jpeg(0))
     manifest = prepare(source, tmp_path / "again")  # whichever are chosen, train and validation share n01's only image
@@ -191,9 +185,9 @@ def test_equal_files_in_two_splits_are_reported(source, tmp_path):
 
 def test_a_tfds_set_gives_every_example_with_its_label_and_pixels(tmp_path):
     builder = prepared_digits(str(tmp_path / "tfds"))
-    source = image_sources.TfdsSet("digits", str(tmp_path / "tfds"))
-    settings = prepare_imagenet.Settings(image_size=8, classes="2:4", min_side=0, quality=100, validation_per_class=5)
-    manifest = prepare_imagenet.prepare(source, tmp_path / "out", settings, 1)
+    source = sources.TfdsSet("digits", str(tmp_path / "tfds"))
+    settings = writing.Settings(image_size=8, classes="2:4", min_side=0, quality=100, validation_per_class=5)
+    manifest = writing.prepare(source, tmp_path / "out", settings, 1)
     assert manifest.class_names == ("2", "3", "4") and manifest.settings["source"] == "digits/1.0.0"
     for splits, split in ((("train", "validation"), "train"), (("test",), "test")):
         stored = {}
@@ -313,12 +307,12 @@ def test_no_space_on_the_way_is_said_in_one_line_and_finished_shards_stay(source
 
 
 def test_a_source_that_changes_in_the_meantime_is_noticed(source, tmp_path):
-    listed = image_sources.Folder(str(source))
+    listed = sources.Folder(str(source))
     listed.listing("train", CLASSES)
     os.truncate(source / "train/n02/2.JPEG", 9)
-    settings = prepare_imagenet.Settings(16, "all", min_side=0, validation_per_class=0)
+    settings = writing.Settings(16, "all", min_side=0, validation_per_class=0)
     with pytest.raises(ValueError, match="train/n02/2.JPEG was changed in the meantime"):
-        prepare_imagenet.prepare(listed, tmp_path / "out", settings, 1)
+        writing.prepare(listed, tmp_path / "out", settings, 1)
 
 
 # ---- what is refused
@@ -341,12 +335,24 @@ def no_image(folder):
 @pytest.mark.parametrize(
     "damage, settings, message",
     [
-        (rename("train", "other"), {}, "there is no folder .*source/train; --source must hold train/<class>/"),
-        (rename("val", "other"), {}, "has no folder test/ .or val/. of held-out images; name it with --test_split"),
-        (rename("val/n02", "val/n05"), {}, "n05 of val/ are no folders of train/; is train/ complete?"),
-        (lambda f: shutil.rmtree(f / "val/n02"), {}, "val has no folder n02, and train/ has one"),
+        (rename("train", "other"), {}, "there is no folder .*source/train; expected .*train/<class>/ with images"),
+        (rename("val", "other"), {}, "there is no folder .*source/val; expected .*val/<class>/ with images"),
+        (
+            rename("val/n02", "val/n05"),
+            {},
+            "classes differ .* only in train: none; only in val: n05; make",
+        ),
+        (
+            lambda f: shutil.rmtree(f / "val/n02"),
+            {},
+            "only in train: n02; only in val: none; make",
+        ),
         (flat_validation, {}, "val holds images, but no class folders; sort the images into .*val/<class>/"),
-        (no_image, {}, "train/n02 holds no image .*; add some or leave the class out"),
+        (
+            no_image,
+            {},
+            "no images in .*n02 .there: train/n02/.*txt, .* and 10 more.; expected files ending in",
+        ),
         (
             None,
             {"classes": "151:293"},
@@ -412,16 +418,16 @@ def test_a_folder_that_can_not_be_written_is_refused(source, tmp_path, out):
 def test_classes_are_selected_in_the_order_of_the_source(tmp_path, wanted, expected):
     (tmp_path / "file").write_text("e\n\n b \n")
     wanted = wanted.replace("FILE", str(tmp_path / "file"))
-    assert image_sources.select_classes(wanted, ["a", "b", "c", "d", "e"]) == expected
+    assert classes.select_classes(wanted, ["a", "b", "c", "d", "e"]) == expected
 
 
 def test_readable_names_come_from_the_mapping_and_stay_distinct(tmp_path):
     mapping = tmp_path / "LOC_synset_mapping.txt"
     mapping.write_text("n02 tench, Tinca tinca\nn01 crane\n\nn03 crane\nn04 goldfish\n")
-    names = image_sources.readable_names(str(mapping), ["n01", "n02", "n03"])
+    names = classes.readable_names(str(mapping), ["n01", "n02", "n03"])
     assert names == ["crane (n01)", "tench, Tinca tinca", "crane (n03)"]
     with pytest.raises(ValueError, match="has no name for n07"):
-        image_sources.readable_names(str(mapping), ["n01", "n07"])
+        classes.readable_names(str(mapping), ["n01", "n07"])
 
 
 def test_labels_and_names_follow_the_selection(source, tmp_path):
@@ -435,12 +441,12 @@ def test_hidden_and_other_files_are_passed_over(source, tmp_path):
     write(source / "train/n01/.0.JPEG", b"nothing")
     write(source / "train/n01/list.txt", b"nothing")
     write(source / "train/.cache/0.JPEG", b"nothing")
-    write(source / "train/n01/folder.jpg/0.JPEG", b"nothing")
+    write(source / "train/n01/.thumbnails/0.JPEG", b"nothing")
     assert prepare(source, tmp_path / "out").splits["train"].class_counts == (10, 11, 12)
 
 
 def test_the_count_of_imagenet_143_is_compared_with_that_of_sngan(source, tmp_path):
-    line = prepare_imagenet.compared_with_sngan(prepare(source, tmp_path / "out"))
+    line = compared_with_sngan(prepare(source, tmp_path / "out"))
     assert line == "train and validation: 39 images; SN-GAN's preparation has 180373 (-180334)"
 
 
@@ -448,7 +454,7 @@ def test_the_count_of_imagenet_143_is_compared_with_that_of_sngan(source, tmp_pa
 
 
 def command(*arguments):
-    return [sys.executable, str(TOOLS / "prepare_imagenet.py"), *map(str, arguments)]
+    return [sys.executable, "-m", "robgan_tf.prepare", *map(str, arguments)]
 
 
 def run(*arguments):

@@ -24,9 +24,11 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 
 import tqdm
-from image_sources import Image, some
 
+from robgan_tf.data.checksums import file_checksum
+from robgan_tf.data.preparation.sources import Image
 from robgan_tf.data.sources import manifest
+from robgan_tf.data.sources.class_folders import shown, some
 from robgan_tf.data.sources.manifest import Shard
 
 PROGRESS = ".progress"
@@ -75,7 +77,7 @@ class Finished:
             shard = Shard(**noted.pop("shard"))
             records = [tuple(record) for record in noted.pop("records")]
             path = out / part.name
-            whole = path.stat().st_size == shard.bytes and manifest.sha256(path) == shard.sha256
+            whole = path.stat().st_size == shard.bytes and file_checksum(path) == shard.sha256
             return cls(shard, records=records, **noted) if whole else None
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
@@ -158,7 +160,7 @@ def _write_part(out: pathlib.Path, part: Part, results: Iterator, bar: tqdm.tqdm
                 jpeg, sha256, reason = next(results)
                 bar.update()
                 if reason:
-                    corrupt.append(f"{image.name} ({reason})")
+                    corrupt.append(f"{shown(image.name)} ({reason})")
                 elif jpeg is None:
                     too_small += 1
                 else:
@@ -170,7 +172,7 @@ def _write_part(out: pathlib.Path, part: Part, results: Iterator, bar: tqdm.tqdm
                     example = tf.train.Example(features=tf.train.Features(feature=features))
                     writer.write(example.SerializeToString(deterministic=True))
                     records.append((image.name, image.label, sha256))
-        shard = Shard(part.name, len(records), partial.stat().st_size, manifest.sha256(partial))
+        shard = Shard(part.name, len(records), partial.stat().st_size, file_checksum(partial))
         os.replace(partial, out / part.name)
     except tf.errors.OpError as error:
         full = isinstance(error, tf.errors.ResourceExhaustedError)

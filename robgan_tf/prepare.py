@@ -1,0 +1,92 @@
+"""Writes an ImageNet-style folder, or a TFDS set, as TFRecords of small square JPEGs.
+
+    python -m robgan_tf.prepare --source=/data/imagenet --out=/data/imagenet143_64 --image_size=64
+
+The default is the paper's ImageNet-143: classes 151 to 293, images with a side under 256 px left out. The same command
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from concurrent.futures.process import BrokenProcessPool
+
+from absl import flags
+
+from robgan_tf import command_line
+from robgan_tf.data.preparation.report import compared_with_sngan, report
+from robgan_tf.data.preparation.sources import Folder, Source, TfdsSet
+from robgan_tf.data.preparation.writing import IMAGENET_143, Settings, prepare, verify
+from robgan_tf.data.sources.pillow_images import Filter
+
+# No TensorFlow here: every worker process imports this file again.
+
+FLAGS = flags.FLAGS
+
+
+def _source() -> Source:
+    if bool(FLAGS.source) == bool(FLAGS.tfds):
+        raise ValueError("give either --source=FOLDER or --tfds=NAME, such as --source=/data/imagenet")
+    if FLAGS.test_split == "train":
+        raise ValueError("--test_split=train is what is trained on; name a held-out folder or split")
+    if FLAGS.tfds:
+        return TfdsSet(FLAGS.tfds, FLAGS.tfds_dir, FLAGS.test_split)
+    folder = Folder(FLAGS.source, FLAGS.test_split)
+    out = pathlib.Path(FLAGS.out).expanduser().resolve()
+    if {out, *out.parents} & set(folder.folders.values()):
+        raise ValueError(f"--out={FLAGS.out} is within the images of --source={FLAGS.source}; choose another folder")
+    return folder
+
+
+def command():
+    """Does what the flags say."""
+    try:
+        if not FLAGS.out:
+            raise ValueError("--out is missing, the folder to write to, such as --out=/data/imagenet143_64")
+        if FLAGS.verify:
+            print(verify(FLAGS.out))
+            return
+        settings = Settings(**{field.name: FLAGS[field.name].value for field in dataclasses.fields(Settings)})
+        source = _source()
+        manifest = prepare(source, FLAGS.out, settings, FLAGS.processes, FLAGS.max_corrupt_share)
+        print(report(manifest))
+        for remark in source.remarks():
+            print(remark)
+        if (settings.classes, settings.min_side, len(source.classes)) == (IMAGENET_143, 256, 1000):
+            print(compared_with_sngan(manifest))
+    except (ValueError, OSError) as error:
+        command_line.fail(command_line.one_line(error))
+    except (KeyboardInterrupt, BrokenProcessPool) as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else "a worker process was killed (memory?)"
+        sys.exit(f"stopped: {reason}; the same command goes on from there.")
+
+
+def main():
+    """Runs the command."""
+    filters = [name.lower() for name in Filter.__members__ if name != "NEAREST"]
+    flags.DEFINE_string("source", None, "Folder with train/<class>/* and val/<class>/* (or test/).")
+    flags.DEFINE_string("tfds", None, "Instead of --source: a prepared TFDS image classification set, by name.")
+    flags.DEFINE_string("tfds_dir", None, "TFDS folder; ~/tensorflow_datasets if not given.")
+    flags.DEFINE_string("test_split", None, "Held-out folder or split; val (TFDS: validation), else test.")
+    flags.DEFINE_string("out", None, "Folder to write to; goes on with what it holds of the same preparation.")
+    flags.DEFINE_integer("image_size", Settings.image_size, "Side of the images, in pixels.", lower_bound=8)
+    flags.DEFINE_string("classes", IMAGENET_143, "all, first:last (both included), names with commas, or @file.")
+    flags.DEFINE_string("class_names", None, "File of readable names, lines 'n01440764 tench, Tinca tinca'.")
+    flags.DEFINE_integer("min_side", Settings.min_side, "Leaves out images with a smaller side (px).", lower_bound=0)
+    flags.DEFINE_integer("quality", Settings.quality, "Of the JPEGs.", 1, 100)
+    flags.DEFINE_enum("filter", Settings.filter, filters, "Of resizing.")
+    flags.DEFINE_integer(
+        "validation_per_class", Settings.validation_per_class, "Training images moved to a split of their own.", 0
+    )
+    flags.DEFINE_integer("shards", Settings.shards, "Of the training split; 0 for files of 96 MiB, at least 16.", 0)
+    flags.DEFINE_integer("seed", Settings.seed, "Of the order and the validation images.", lower_bound=0)
+    flags.DEFINE_integer("processes", None, "Worker processes; one for each core if not given.", lower_bound=1)
+    flags.DEFINE_float("max_corrupt_share", 0.001, "Largest share of images that may be undecodable.", 0, 1)
+    flags.DEFINE_bool("verify", False, "Only check the finished folder --out against its manifest.")
+    command_line.main(command)
+
+
+if __name__ == "__main__":
+    main()
