@@ -90,6 +90,12 @@ def _cmyk():
     return PIL.Image.fromarray(np.concatenate([RGB, GREY[..., None] // 2], -1), "CMYK")
 
 
+def _without_adobe(jpeg):
+    """A CMYK JPEG without the mark that says that its levels are inverted."""
+    start = jpeg.index(b"\xff\xee")
+    return jpeg[:start] + jpeg[start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big") :]
+
+
 def _jpeg(**settings):
     return encoded(RGB, "JPEG", **settings)
 
@@ -103,6 +109,7 @@ SERVED = {
     "progressive JPEG": _jpeg(progressive=True),
     "grey JPEG": encoded(GREY, "JPEG"),
     "CMYK JPEG": encoded(_cmyk(), "JPEG"),
+    "CMYK JPEG, not inverted": _without_adobe(encoded(_cmyk(), "JPEG")),
     "JPEG with a colour profile": _jpeg(icc_profile=bytes(range(256)) * 1200),
     "MPO, of two pictures": encoded(
         PIL.Image.fromarray(RGB), "MPO", save_all=True, append_images=[PIL.Image.fromarray(255 - RGB)]
@@ -132,19 +139,27 @@ SERVED = {
     "PNG with a gamma": with_chunk(encoded(RGB), b"gAMA", struct.pack(">I", 100000)),
     "PNG with a large colour profile": encoded(PIL.Image.fromarray(RGB), icc_profile=bytes(3 << 20)),
     "PNG with a large text": encoded(PIL.Image.fromarray(RGB), pnginfo=_text(3 << 20)),
+    "PNG with a wrong checksum of a text": with_chunk(encoded(RGB), b"tEXt", b"Comment\0good").replace(
+        b"good", b"bad!"
+    ),
+    "PNG with a wrong checksum of EXIF data": with_chunk(encoded(RGB), b"eXIf", exif(6)).replace(b"abc\0", b"abd\0"),
     "PNG with EXIF data behind the pixels": with_chunk(encoded(RGB), b"eXIf", exif(3), before=b"IEND"),
     **{f"JPEG, orientation {number}": _jpeg(exif=b"Exif\0\0" + exif(number)) for number in range(10)},
     **{f"PNG, orientation {number}": with_chunk(encoded(RGB), b"eXIf", exif(number)) for number in range(10)},
     "grey JPEG, orientation 6": encoded(GREY, "JPEG", exif=b"Exif\0\0" + exif(6, ">")),
     "JPEG, orientation in 32 bits": _jpeg(exif=b"Exif\0\0" + exif(6, ">", "I")),
     "JPEG, orientation far behind": _jpeg(exif=b"Exif\0\0" + exif(5, padding=60000)),
+    "JPEG, orientation in XMP alone": _jpeg(
+        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    ),
+    "JPEG, with something behind it": _jpeg() + b"\0\0\0\x18ftypmp42" + bytes(range(256)),
     "JPEG, torn EXIF data": _jpeg(exif=b"Exif\0\0" + exif(5)[:20]),
     "JPEG, EXIF data without any": _jpeg(exif=b"Exif\0\0"),
     "JPEG, EXIF data that are none": _jpeg(exif=b"Exif\0\0nonsense and more of it"),
     "JPEG, EXIF data that point outside": _jpeg(exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
 }
 # Pillow multiplies C, M and Y by K with rounding, TensorFlow cuts off.
-APART = {"CMYK JPEG": 1}
+APART = {"CMYK JPEG": 1, "CMYK JPEG, not inverted": 1}
 
 # Read in training alone: the served model answers that they are neither JPEG nor PNG.
 TRAINED_ALONE = {
@@ -258,3 +273,11 @@ def test_both_read_the_same_orientation_out_of_flipped_bytes():
             assert ours == graph(tf.constant(data)).numpy(), data
             found.add(ours)
     assert found == set(range(1, 9))
+
+
+@pytest.mark.parametrize("file", [_jpeg()[:-2], _jpeg()[:900], b"\r\n" + _jpeg(), encoded(RGB)[:900], b""])
+def test_what_one_refuses_the_other_one_refuses_too(file, serve):
+    with pytest.raises(ValueError):
+        pillow_images.decode(file)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        serve([file])

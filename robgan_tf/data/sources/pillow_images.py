@@ -10,6 +10,7 @@ import struct
 
 import numpy as np
 import PIL.Image
+import PIL.ImageChops
 
 # No photograph is smaller: an image with a smaller side is a placeholder or a leftover. In pixels.
 SMALLEST_SIDE = 8
@@ -18,7 +19,7 @@ Filter = PIL.Image.Resampling
 
 # The chunks of a PNG that decide its pixels. Pillow refuses files for the size of others, a colour profile or a text.
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND")
+_PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 _ORIENTATION = 0x0112
 # By TIFF's numbers for types.
@@ -52,7 +53,7 @@ def decode(encoded: bytes, channels: int = 3) -> PIL.Image.Image:
         with _opened(encoded) as image:
             return _pixels(image, channels)
     except Exception as error:
-        raise _unreadable(error) from error
+        raise _unreadable(encoded, error) from error
 
 
 def centre_square(image: PIL.Image.Image, size: int, filter: Filter = Filter.BILINEAR) -> PIL.Image.Image:
@@ -104,7 +105,7 @@ def square_jpeg(
             unchanged = fits and _orientation(image) == 1
             pixels = _pixels(image, channels=3)
     except Exception as error:
-        raise _unreadable(error) from error
+        raise _unreadable(encoded, error) from error
     if unchanged:
         return encoded
     output = io.BytesIO()
@@ -138,21 +139,27 @@ def exif_orientation(exif: bytes) -> int:
 
 def _opened(encoded: bytes) -> PIL.Image.Image:
     """An image of which no pixel is read yet."""
-    return PIL.Image.open(io.BytesIO(_pixel_chunks(encoded) if encoded.startswith(_PNG) else encoded))
+    if not encoded.startswith(_PNG):
+        return PIL.Image.open(io.BytesIO(encoded))
+    pixels, exif = _parts_of_png(encoded)
+    image = PIL.Image.open(io.BytesIO(pixels))
+    image.info["exif"] = exif
+    return image
 
 
-def _pixel_chunks(png: bytes) -> bytes:
-    """The same PNG without what has no part in its pixels."""
-    kept, start, before_pixels = [png[: len(_PNG)]], len(_PNG), True
+def _parts_of_png(png: bytes) -> tuple[bytes, bytes]:
+    """The same PNG without what has no part in its pixels, and the EXIF data in front of them."""
+    kept, exif, start = [png[: len(_PNG)]], None, len(_PNG)
     while start < len(png):
         name = png[start + 4 : start + 8]
         end = start + 12 + int.from_bytes(png[start : start + 4], "big")
-        before_pixels &= name != b"IDAT"
-        # Where EXIF data stand behind the pixels, the served model would have to look for them through all of these.
-        if name in _PNG_CHUNKS and (name != b"eXIf" or before_pixels):
+        if name in _PNG_CHUNKS:
             kept.append(png[start:end])
+        # Behind the pixels the served model would have to look for EXIF data through all chunks of these.
+        if exif is None and name in (b"eXIf", b"IDAT"):
+            exif = png[start + 8 : end - 4] if name == b"eXIf" else b""
         start = end
-    return b"".join(kept)
+    return b"".join(kept), exif or b""
 
 
 def _orientation(image: PIL.Image.Image) -> int:
@@ -167,6 +174,9 @@ def _pixels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     """An opened image, decoded, upright and in "RGB" or "L"."""
     orientation = _orientation(image)
     image.load()
+    if image.mode == "CMYK" and image.format in ("JPEG", "MPO") and "adobe" not in image.info:
+        # Pillow takes every CMYK JPEG for inverted, as Adobe writes it; without Adobe's mark it is not.
+        image = PIL.ImageChops.invert(image)
     if orientation != 1:
         image = image.transpose(_TRANSPOSE[orientation])
     if image.mode == "F":
@@ -181,7 +191,9 @@ def _pixels(image: PIL.Image.Image, channels: int) -> PIL.Image.Image:
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def _unreadable(error: Exception) -> ValueError:
+def _unreadable(encoded: bytes, error: Exception) -> ValueError:
     """What Pillow raises on broken files differs by format: OSError, SyntaxError, EOFError, struct.error, ..."""
-    text = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return ValueError("it is no image" if isinstance(error, PIL.UnidentifiedImageError) else text)
+    if isinstance(error, PIL.UnidentifiedImageError):
+        heif = encoded[4:8] == b"ftyp" and encoded[8:12] in (b"heic", b"heix", b"mif1", b"msf1")
+        return ValueError("it is a HEIC image: convert it to JPEG or PNG" if heif else "it is no image")
+    return ValueError(next(iter(str(error).splitlines()), "") or type(error).__name__)

@@ -148,6 +148,19 @@ def test_what_is_no_image_is_refused_with_the_same_words_every_time(file, functi
     assert message and "0x" not in message
 
 
+@pytest.mark.parametrize(
+    "file, reason",
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(100), "it is a HEIC image: convert it to JPEG or PNG"),
+        (encoded(PIL.Image.new("F", (9, 9)), "TIFF"), "its pixels are 32-bit floats, of no known range"),
+        (encoded(PIL.Image.new("I", (9, 9), 70000), "TIFF"), "its pixels are not within 16 bits"),
+    ],
+)
+def test_why_a_file_can_not_be_decoded_is_said(file, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(file)
+
+
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_flipped_bits_end_in_an_image_or_a_value_error():
     random = np.random.default_rng(1)

@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
+from robgan_tf.data.preparation import writing
+from robgan_tf.data.preparation.sources import TfdsSet
+from robgan_tf.data.sources.records import tfrecord_images
 from robgan_tf.data.sources.tfds_images import digits, tfds_images
 
 
@@ -56,3 +60,37 @@ def test_cifar10_is_read_as_released(data_dir):
     assert data.image_shape == (32, 32, 3) and data.class_names[3] == "cat"
     assert (len(data.train), len(data.validation), len(data.test)) == (1800, 200, 10000)
     assert np.bincount(data.test.labels).tolist() == [1000] * 10
+
+
+class FourChannels(tfds.core.GeneratorBasedBuilder):
+    """Images with transparency, which is half everywhere."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(shape=(9, 9, 4)), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples() for split in ("train", "test")}
+
+    def _generate_examples(self):
+        for number in range(4):
+            image = np.full([9, 9, 4], 60 * number, np.uint8)
+            image[..., 3] = 128
+            yield number, {"image": image, "label": number % 2}
+
+
+def test_a_set_with_four_channels_is_refused_at_once_and_prepared_as_rgb(tmp_path):
+    FourChannels(data_dir=str(tmp_path / "tfds")).download_and_prepare()
+    with pytest.raises(
+        ValueError, match=r"'four_channels' are uint8 \(9, 9, 4\); .* 3 .RGB. channels: prepare records"
+    ):
+        tfds_images("four_channels", data_dir=str(tmp_path / "tfds"))
+    settings = writing.Settings(image_size=9, classes="all", min_side=0, quality=100, validation_per_class=0)
+    writing.prepare(TfdsSet("four_channels", str(tmp_path / "tfds")), tmp_path / "out", settings, 1)
+    data = tfrecord_images(str(tmp_path / "out"))
+    assert data.image_shape == (9, 9, 3)
+    assert sorted(data.test.images[:, 4, 4, 0].tolist()) == [0, 60, 120, 180]
