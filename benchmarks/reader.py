@@ -23,7 +23,7 @@ import tensorflow as tf
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.checksums import file_checksum
-from robgan_tf.data.sources import manifest
+from robgan_tf.data.sources import dataset_manifest
 from robgan_tf.data.sources.record_stream import Records
 from robgan_tf.data.sources.records import tfrecord_images
 from robgan_tf.run.directory import write_json
@@ -37,9 +37,9 @@ REQUIRED_RATE, REQUIRED_RATIO = 1200, 0.7
 
 
 def parsed(train: Records) -> tf.data.Dataset:
-    features = {manifest.ENCODED: tf.io.FixedLenFeature([], tf.string)}
+    features = {dataset_manifest.ENCODED: tf.io.FixedLenFeature([], tf.string)}
     records = tf.data.TFRecordDataset(list(train.paths)).repeat()
-    return records.map(lambda record: tf.io.parse_single_example(record, features)[manifest.ENCODED])
+    return records.map(lambda record: tf.io.parse_single_example(record, features)[dataset_manifest.ENCODED])
 
 
 def bare(train: Records) -> tf.data.Dataset:
@@ -207,24 +207,26 @@ def repeated(source: pathlib.Path, out: pathlib.Path, records: int) -> None:
                 for file, label in chosen[shard::shards]:
                     writer.write(serialized(file, label))
             number = len(chosen[shard::shards])
-            written.append(manifest.Shard(path.name, number, path.stat().st_size, file_checksum(path)))
+            written.append(dataset_manifest.Shard(path.name, number, path.stat().st_size, file_checksum(path)))
         counts = np.bincount([label for _, label in chosen], minlength=len(names)).tolist()
-        splits[split] = manifest.Split(tuple(written), tuple(counts))
-    (out / manifest.FILE_NAME).write_text(manifest.Manifest(size, tuple(names), splits, {}).to_json())
+        splits[split] = dataset_manifest.Split(tuple(written), tuple(counts))
+    (out / dataset_manifest.FILE_NAME).write_text(
+        dataset_manifest.DatasetManifest(size, tuple(names), splits, {}).to_json()
+    )
 
 
 def serialized(file: pathlib.Path, label: int) -> bytes:
     feature = {
-        manifest.ENCODED: tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.read_bytes()])),
-        manifest.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        manifest.SOURCE_NAME: tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.name.encode()])),
+        dataset_manifest.ENCODED: tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.read_bytes()])),
+        dataset_manifest.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        dataset_manifest.SOURCE_NAME: tf.train.Feature(bytes_list=tf.train.BytesList(value=[file.name.encode()])),
     }
     return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
 
 def benchmark():
     out = pathlib.Path(FLAGS.data_dir).expanduser()
-    if FLAGS.source and not (out / manifest.FILE_NAME).exists():
+    if FLAGS.source and not (out / dataset_manifest.FILE_NAME).exists():
         out.mkdir(parents=True, exist_ok=True)
         repeated(pathlib.Path(FLAGS.source).expanduser(), out, FLAGS.records)
     start = time.perf_counter()

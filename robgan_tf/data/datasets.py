@@ -16,7 +16,7 @@ import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data import order
-from robgan_tf.data.sources.class_folders import some
+from robgan_tf.data.names import some
 from robgan_tf.time_left import TimeLeft
 
 # Images that are read or moved at once.

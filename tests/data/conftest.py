@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.data.checksums import file_checksum
-from robgan_tf.data.sources import manifest as _manifest
+from robgan_tf.data.sources import dataset_manifest as _manifest
 
 
 def record(encoded, label, name=b""):
@@ -43,7 +43,7 @@ def write_records(tmp_path):
             counts = np.bincount(np.array(labels, int), minlength=num_classes).tolist()
             described[split] = _manifest.Split(tuple(written), tuple(counts))
         names = tuple(f"n{label:08d}" for label in range(num_classes))
-        text = _manifest.Manifest(image_size, names, described, {}).to_json()
+        text = _manifest.DatasetManifest(image_size, names, described, {}).to_json()
         (folder / _manifest.FILE_NAME).write_text(text)
         return folder
 

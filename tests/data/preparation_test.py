@@ -19,8 +19,8 @@ import tensorflow as tf
 from robgan_tf.data.preparation import classes, sources, writing
 from robgan_tf.data.preparation.report import compared_with_sngan, report
 from robgan_tf.data.sources import pillow_images
+from robgan_tf.data.sources.dataset_manifest import DatasetManifest
 from robgan_tf.data.sources.digits import prepared_digits
-from robgan_tf.data.sources.manifest import Manifest
 
 CLASSES = ("n01", "n02", "n03")
 
@@ -56,7 +56,7 @@ def prepare(source, out, processes=1, max_corrupt_share=0.001, **settings):
 
 def read(out, split):
     """(name, label, JPEG) of all records of a split, in stored order."""
-    manifest, records = Manifest.read(out), []
+    manifest, records = DatasetManifest.read(out), []
     for shard in manifest.splits[split].shards:
         before = len(records)
         for record in tf.data.TFRecordDataset(str(out / shard.name)).as_numpy_iterator():
@@ -96,7 +96,7 @@ def test_every_image_is_in_one_split_with_its_label_and_its_pixels(source, tmp_p
     assert manifest.splits["train"].class_counts == (10, 11, 12)
     assert manifest.splits["test"].class_counts == (4, 4, 4)
     assert manifest.class_names == CLASSES and manifest.image_size == 16
-    assert manifest == Manifest.read(tmp_path / "out")
+    assert manifest == DatasetManifest.read(tmp_path / "out")
     assert manifest.damaged_shards(tmp_path / "out", checksums=True) == []
 
 

@@ -6,7 +6,7 @@ import difflib
 import pathlib
 from collections.abc import Sequence
 
-from robgan_tf.data.sources.class_folders import some
+from robgan_tf.data.names import some
 
 
 def select_classes(wanted: str, classes: Sequence[str]) -> list[str]:

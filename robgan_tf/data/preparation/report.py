@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from robgan_tf.data.names import some
 from robgan_tf.data.preparation.sources import TRAIN
 from robgan_tf.data.preparation.writing import VALIDATION
-from robgan_tf.data.sources.class_folders import some
-from robgan_tf.data.sources.manifest import Manifest
+from robgan_tf.data.sources.dataset_manifest import DatasetManifest
 
 SNGAN_EXAMPLES = 180373  # of the training split, in SN-GAN's preparation of ImageNet-143
 
 
-def report(manifest: Manifest) -> str:
+def report(manifest: DatasetManifest) -> str:
     """Returns a table of the splits, and what is to be known of them."""
     lines = [f"{'split':<12}{'images':>10}{'per class':>14}{'shards':>8}{'MiB':>9}{'too small':>11}{'corrupt':>9}"]
     for name, split in manifest.splits.items():
@@ -30,7 +30,7 @@ def report(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def compared_with_sngan(manifest: Manifest) -> str:
+def compared_with_sngan(manifest: DatasetManifest) -> str:
     """Returns how the number of training images compares with SN-GAN's preparation of the same classes."""
     count = sum(manifest.splits[split].examples for split in (TRAIN, VALIDATION) if split in manifest.splits)
     difference = f"{count - SNGAN_EXAMPLES:+}" if count != SNGAN_EXAMPLES else "the same"

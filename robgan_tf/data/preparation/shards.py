@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterable, Iterator
 import tqdm
 
 from robgan_tf.data.checksums import file_checksum
+from robgan_tf.data.names import shown, some
 from robgan_tf.data.preparation.sources import Image
-from robgan_tf.data.sources import manifest
-from robgan_tf.data.sources.class_folders import shown, some
-from robgan_tf.data.sources.manifest import Shard
+from robgan_tf.data.sources import dataset_manifest
+from robgan_tf.data.sources.dataset_manifest import Shard
 
 PROGRESS = ".progress"
 _CHUNK = 32  # images that a worker takes at once
@@ -44,7 +44,7 @@ class Part:
 
     Attributes:
         name: of the file.
-        split: of `manifest.SPLITS`.
+        split: of `dataset_manifest.SPLITS`.
         images: each becomes a record, unless it is too small or corrupt.
     """
 
@@ -165,9 +165,9 @@ def _write_part(out: pathlib.Path, part: Part, results: Iterator, bar: tqdm.tqdm
                     too_small += 1
                 else:
                     features = {
-                        manifest.ENCODED: bytes_feature(jpeg),
-                        manifest.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[image.label])),
-                        manifest.SOURCE_NAME: bytes_feature(os.fsencode(image.name)),
+                        dataset_manifest.ENCODED: bytes_feature(jpeg),
+                        dataset_manifest.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[image.label])),
+                        dataset_manifest.SOURCE_NAME: bytes_feature(os.fsencode(image.name)),
                     }
                     example = tf.train.Example(features=tf.train.Features(feature=features))
                     writer.write(example.SerializeToString(deterministic=True))

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from robgan_tf.data.checksums import listing_checksum
-from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders, some
+from robgan_tf.data.names import some
+from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders
 
 
 class Image(NamedTuple):

@@ -1,7 +1,7 @@
 """Writes images of a source as TFRecords of small square JPEGs, and the manifest that describes them.
 
 What is written is a function of the source's listing and the settings alone: byte for byte the same whatever the number
-of processes, and however often it was interrupted. `robgan_tf.data.sources.manifest` describes the result.
+of processes, and however often it was interrupted. `robgan_tf.data.sources.dataset_manifest` describes the result.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import shutil
 import numpy as np
 import PIL
 
+from robgan_tf.data.names import some
 from robgan_tf.data.preparation.classes import readable_names, select_classes
 from robgan_tf.data.preparation.shards import PROGRESS, Finished, Part, progress_bar, write_json, write_parts
 from robgan_tf.data.preparation.sources import Source
-from robgan_tf.data.sources import manifest as _manifest
+from robgan_tf.data.sources import dataset_manifest as _manifest
 from robgan_tf.data.sources import pillow_images
-from robgan_tf.data.sources.class_folders import TEST, TRAIN, some
-from robgan_tf.data.sources.manifest import SPLITS, Manifest, Split
+from robgan_tf.data.sources.class_folders import TEST, TRAIN
+from robgan_tf.data.sources.dataset_manifest import SPLITS, DatasetManifest, Split
 
 # No TensorFlow here: every worker process imports this file again.
 
@@ -70,7 +71,7 @@ def prepare(
     settings: Settings,
     processes: int | None = None,
     max_corrupt_share: float = 0.001,
-) -> Manifest:
+) -> DatasetManifest:
     """Writes the records of `source` to the folder `out`; goes on with what is there of the same preparation.
 
     Args:
@@ -233,9 +234,9 @@ def _differences(before: dict, now: dict, of: str = "") -> list[str]:
     return phrases
 
 
-def _finished(out: pathlib.Path, recipe: dict) -> Manifest:
+def _finished(out: pathlib.Path, recipe: dict) -> DatasetManifest:
     """The manifest of a folder that is finished, if it was made from the same."""
-    manifest = Manifest.read(out)
+    manifest = DatasetManifest.read(out)
     # A newer Pillow is no reason to make the records anew.
     before = {**manifest.settings, "class_names": list(manifest.class_names), "pillow": recipe["pillow"]}
     _check_same(before, recipe, out)
@@ -247,7 +248,7 @@ def _finished(out: pathlib.Path, recipe: dict) -> Manifest:
     return manifest
 
 
-def _manifest_of(parts: list[Part], finished: list[Finished], recipe: dict) -> Manifest:
+def _manifest_of(parts: list[Part], finished: list[Finished], recipe: dict) -> DatasetManifest:
     names, splits, sources = recipe["class_names"], {}, {}
     for split in SPLITS:
         known = [one for part, one in zip(parts, finished) if part.split == split]
@@ -271,7 +272,7 @@ def _manifest_of(parts: list[Part], finished: list[Finished], recipe: dict) -> M
         for sha256 in sources[first].keys() & sources[second].keys()
     )
     settings = {key: value for key, value in recipe.items() if key != "class_names"}
-    return Manifest(recipe["image_size"], tuple(names), splits, settings, tuple(duplicates))
+    return DatasetManifest(recipe["image_size"], tuple(names), splits, settings, tuple(duplicates))
 
 
 def verify(out: str) -> str:
@@ -280,7 +281,7 @@ def verify(out: str) -> str:
     Raises:
         ValueError: if it is not finished, or a shard is missing or damaged.
     """
-    manifest = Manifest.read(out)
+    manifest = DatasetManifest.read(out)
     damaged = manifest.damaged_shards(out, checksums=True)
     if damaged:
         raise ValueError(f"{out} is damaged: {'; '.join(damaged)}; prepare it anew, into another folder")

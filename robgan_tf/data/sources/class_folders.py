@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import PIL.Image
 
+from robgan_tf.data.names import escaped, quoted, shown, some
+
 TRAIN, TEST = "train", "test"
 # Where Tiny ImageNet says which class a held-out image has.
 ANNOTATIONS = "val_annotations.txt"
@@ -62,8 +64,8 @@ class ClassFolders:
         classes: the names of the folders of train/, sorted.
 
     Raises:
-        ValueError: if folders are missing or hold no class folders, or names of classes are not UTF-8, or the same but
-            for their Unicode form.
+        ValueError: if folders are missing or hold no class folders, or names of classes are not UTF-8, hold control
+            characters, or are the same but for their Unicode form.
     """
 
     def __init__(self, root: str | os.PathLike, test_split: str | None = None):
@@ -109,7 +111,7 @@ class ClassFolders:
                 same = unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", twin)
                 form = "their Unicode form (NFC and NFD)" if same else "upper and lower case, or spaces"
                 raise ValueError(
-                    f"class names of train/ and {held_out}/ differ in {form}, {_quoted(twin)} and {_quoted(name)}: "
+                    f"class names of train/ and {held_out}/ differ in {form}, {quoted(twin)} and {quoted(name)}: "
                     f"{self._rename(held_out, name, twin)}"
                 )
         raise ValueError(
@@ -174,7 +176,10 @@ class ClassFolders:
             raise ValueError(
                 f"there is no folder {shown(folder)}; expected {shown(folder)}/<class>/ with images (.jpg, .png, ...)"
             )
-        entries = [entry for entry in os.scandir(folder) if not _is_hidden(entry.name)]
+        entries = list(os.scandir(folder))
+        for name in sorted(entry.name for entry in entries if _is_hidden(entry.name)):
+            self._leave_out("hidden", f"{folder.name}/{name}")
+        entries = [entry for entry in entries if not _is_hidden(entry.name)]
         classes = sorted(entry.name for entry in entries if entry.is_dir())
         beside = sorted(entry.name for entry in entries if not entry.is_dir() and entry.name != ANNOTATIONS)
         if not classes:
@@ -194,18 +199,24 @@ class ClassFolders:
             except UnicodeEncodeError as error:
                 latin = os.fsencode(name).decode("latin-1")
                 raise ValueError(
-                    f"the name of the class folder {_quoted(name)} in {shown(folder)} is not UTF-8, as reports and "
+                    f"the name of the class folder {quoted(name)} in {shown(folder)} is not UTF-8, as reports and "
                     f"exports need it: {self._rename(folder.name, name, latin)} (if it is Latin-1)"
                 ) from error
+            plain = "".join(" " if unicodedata.category(letter) == "Cc" else letter for letter in name)
+            if plain != name:
+                raise ValueError(
+                    f"the name of the class folder {quoted(name)} in {shown(folder)} holds control characters: "
+                    f"{self._rename(folder.name, name, plain)}"
+                )
             twin = forms.setdefault(unicodedata.normalize("NFC", name), name)
             if twin != name:
                 raise ValueError(
-                    f"the class folders {_quoted(twin)} and {_quoted(name)} in {shown(folder)} have names that differ "
+                    f"the class folders {quoted(twin)} and {quoted(name)} in {shown(folder)} have names that differ "
                     f"in their Unicode form (NFC and NFD) alone: move the images of one into the other"
                 )
 
     def _rename(self, split: str, old: str, new: str) -> str:
-        return f"rename it, in {shown(self.root)}: mv -T $'{split}/{_escaped(old)}' $'{split}/{_escaped(new)}'"
+        return f"rename it, in {shown(self.root)}: mv -T $'{split}/{escaped(old)}' $'{split}/{escaped(new)}'"
 
     def _images(self, folder: pathlib.Path, inner: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
         """Paths of the images below folder/inner, relative to `folder`; counts what is left out."""
@@ -248,36 +259,6 @@ class ClassFolders:
             else:
                 self._leave_out(f"not in {ANNOTATIONS}", f"{folder.name}/{image}")
         return by_class
-
-
-def some(names: Collection[str], most: int = 3) -> str:
-    """At most `most` names, for a message."""
-    names = sorted(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(map(shown, names[:most])) + more) or "none"
-
-
-def shown(name: str | os.PathLike) -> str:
-    """A name that can be printed on one line anywhere, whatever bytes it has."""
-    name = os.fspath(name)
-    return name if name.isprintable() else _escaped(name)
-
-
-def _quoted(name: str) -> str:
-    return f"$'{_escaped(name)}'"
-
-
-def _escaped(name: str) -> str:
-    """A name in ASCII, as it stands between $' and ' in bash."""
-
-    def escape(letter: str) -> str:
-        code = ord(letter)
-        if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8, as Python has it
-            return f"\\x{code - 0xDC00:02x}"
-        return f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}"
-
-    name = name.replace("\\", "\\\\").replace("'", "\\'")
-    return "".join(letter if " " <= letter <= "~" else escape(letter) for letter in name)
 
 
 def _plain(name: str) -> str:

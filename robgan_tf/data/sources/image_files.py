@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from robgan_tf.data import order
 from robgan_tf.data.datasets import Examples, TrainingSplit, check_count, stratified_order, with_progress
+from robgan_tf.data.names import shown
 from robgan_tf.data.sources import pillow_images
-from robgan_tf.data.sources.class_folders import shown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

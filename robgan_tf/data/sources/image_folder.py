@@ -19,7 +19,8 @@ from robgan_tf.data.datasets import (
     validation_cut,
 )
 from robgan_tf.data.description import whereabouts
-from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders, ImageFile, some
+from robgan_tf.data.names import some
+from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders, ImageFile
 from robgan_tf.data.sources.image_files import ImageFiles, in_parallel
 
 

@@ -20,7 +20,7 @@ from robgan_tf.data.datasets import (
     stratified_order,
     with_progress,
 )
-from robgan_tf.data.sources import manifest
+from robgan_tf.data.sources import dataset_manifest
 
 # Shards that are read at once and in turn, so that the shuffle buffer holds a mixture even of shards sorted by class,
 # and how many records one of them gives before it is the next one's turn: reading ahead in one file is cheap.
@@ -151,16 +151,16 @@ class Records(TrainingSplit):
     def _parse(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Serialized records [N] -> encoded images [N], int32 labels [N], names of their sources [N]."""
         features = {
-            manifest.ENCODED: tf.io.FixedLenFeature([], tf.string),
-            manifest.LABEL: tf.io.FixedLenFeature([], tf.int64),
-            manifest.SOURCE_NAME: tf.io.FixedLenFeature([], tf.string, ""),
+            dataset_manifest.ENCODED: tf.io.FixedLenFeature([], tf.string),
+            dataset_manifest.LABEL: tf.io.FixedLenFeature([], tf.int64),
+            dataset_manifest.SOURCE_NAME: tf.io.FixedLenFeature([], tf.string, ""),
         }
         record = tf.io.parse_example(serialized, features)
-        labels = record[manifest.LABEL]
+        labels = record[dataset_manifest.LABEL]
         known = (labels >= 0) & (labels < len(self.class_counts))
         message = f"a record has a label that is none of the {len(self.class_counts)} classes of the manifest"
         tf.debugging.Assert(tf.reduce_all(known), [message, tf.boolean_mask(labels, ~known)])
-        return record[manifest.ENCODED], tf.cast(labels, tf.int32), record[manifest.SOURCE_NAME]
+        return record[dataset_manifest.ENCODED], tf.cast(labels, tf.int32), record[dataset_manifest.SOURCE_NAME]
 
     @tf.autograph.experimental.do_not_convert
     def _decode(self, encoded: tf.Tensor, label: tf.Tensor, name: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

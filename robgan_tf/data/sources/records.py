@@ -17,8 +17,8 @@ from robgan_tf.bindings import may_change
 from robgan_tf.data.checksums import listing_checksum
 from robgan_tf.data.datasets import Examples, ImageData, check_memory
 from robgan_tf.data.description import whereabouts
-from robgan_tf.data.sources.class_folders import some
-from robgan_tf.data.sources.manifest import Manifest
+from robgan_tf.data.names import some
+from robgan_tf.data.sources.dataset_manifest import DatasetManifest
 from robgan_tf.data.sources.record_stream import Records
 
 
@@ -70,7 +70,7 @@ def tfrecord_images(
         )
     root = root.resolve()
     try:
-        manifest = Manifest.read(root)
+        manifest = DatasetManifest.read(root)
     except ValueError as error:
         raise ValueError(f"tfrecord_images: {error}") from error
     _check_expectations(root, manifest, image_size, num_classes, class_names)
@@ -117,7 +117,7 @@ def tfrecord_images(
 
 def _check_expectations(
     root: pathlib.Path,
-    manifest: Manifest,
+    manifest: DatasetManifest,
     image_size: int | None,
     num_classes: int | None,
     class_names: Sequence[str] | None,
@@ -155,7 +155,7 @@ def _check_expectations(
         )
 
 
-def _validation_count(root: pathlib.Path, manifest: Manifest, validation_examples: int | None) -> int:
+def _validation_count(root: pathlib.Path, manifest: DatasetManifest, validation_examples: int | None) -> int:
     """How many validation images to use."""
     split = manifest.splits.get("validation")
     held = split.examples if split else 0

@@ -24,7 +24,7 @@ from robgan_tf.data.datasets import (
     with_progress,
 )
 from robgan_tf.data.description import whereabouts
-from robgan_tf.data.sources.class_folders import some
+from robgan_tf.data.names import some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
 
 # What to do about a set that is too large for memory.

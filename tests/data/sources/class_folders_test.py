@@ -9,10 +9,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from robgan_tf.data.names import shown
 from robgan_tf.data.preparation import sources, writing
-from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders, shown
+from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders
+from robgan_tf.data.sources.dataset_manifest import DatasetManifest
 from robgan_tf.data.sources.image_folder import image_folder
-from robgan_tf.data.sources.manifest import Manifest
 
 
 def image(file_format="PNG", seed=0):
@@ -73,7 +74,7 @@ def test_every_suffix_and_none_are_read_at_any_depth(tmp_path, in_memory):
     settings = writing.Settings(image_size=8, classes="all", min_side=0, validation_per_class=0)
     manifest = writing.prepare(sources.Folder(str(tmp_path)), tmp_path / "out", settings, 1)
     assert manifest.splits["train"].class_counts == manifest.splits["test"].class_counts == (len(READ),)
-    assert Manifest.read(tmp_path / "out") == manifest
+    assert DatasetManifest.read(tmp_path / "out") == manifest
 
 
 def test_what_is_left_out_is_counted_and_named_by_kind_once(folder, caplog):
@@ -84,14 +85,15 @@ def test_what_is_left_out_is_counted_and_named_by_kind_once(folder, caplog):
     write(folder / "train/dog/@eaDir/thumbnail.png")
     write(folder / "train/dog/README", b"text")
     write(folder / "train/stray.png")
+    write(folder / "train/__MACOSX/dog/0.png")
     os.symlink("nowhere", folder / "val/cat/broken.png")
     image_folder(str(folder), image_size=8, validation_examples=0)
     (record,) = [record for record in caplog.records if "left out" in record.message]
     for part in (
-        "left out 8 of 16 files in ",
+        "left out 9 of 17 files in ",
         "2 .txt (train/cat/more.txt, train/cat/notes.txt)",
         "1 .heic, which Pillow does not read: convert them to JPEG or PNG (train/dog/IMG_1.HEIC)",
-        "2 hidden (train/dog/.hidden.png, train/dog/@eaDir)",
+        "3 hidden (train/__MACOSX, train/dog/.hidden.png, train/dog/@eaDir)",
         "1 no images by their content (train/dog/README)",
         "1 outside of the class folders (train/stray.png)",
         "1 that are no files (val/cat/broken.png)",
@@ -178,6 +180,11 @@ def both_forms(folder):
             "the name of the class folder $'caf\\xe9' in ",
             "mv -T $'train/caf\\xe9' $'train/caf\\u00e9' (if it is Latin-1)",
         ),
+        (
+            rename("train/cat", b"train/c\na\tt"),
+            "the name of the class folder $'c\\u000aa\\u0009t' in ",
+            "mv -T $'train/c\\u000aa\\u0009t' $'train/c a t'",
+        ),
     ],
 )
 def test_names_of_classes_that_can_not_be_used_are_named_with_the_fix(folder, tmp_path, damage, message, command):
@@ -217,7 +224,7 @@ def test_names_of_files_may_be_any_bytes(folder, caplog):
     settings = writing.Settings(image_size=8, classes="all", min_side=0, validation_per_class=0)
     manifest = writing.prepare(sources.Folder(str(folder)), folder / "out", settings, 1, max_corrupt_share=0.5)
     assert manifest.splits["train"].corrupt == ("train/cat/br\\xf6ken.png (it is no image)",)
-    assert Manifest.read(folder / "out") == manifest
+    assert DatasetManifest.read(folder / "out") == manifest
 
 
 def test_a_name_is_shown_in_ascii_only_where_it_must_be():

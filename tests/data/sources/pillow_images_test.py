@@ -254,7 +254,7 @@ def test_small_images_are_told_from_unusable_ones():
             square_jpeg(encoded(noise(height, width, 3)), 16, min_side=256)
 
 
-def test_the_module_does_not_need_tensorflow():
-    code = "from robgan_tf.data.sources import manifest, pillow_images; import sys; print('tensorflow' in sys.modules)"
+def test_worker_processes_of_a_preparation_do_not_need_tensorflow():
+    code = "from robgan_tf import prepare; import sys; print('tensorflow' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"

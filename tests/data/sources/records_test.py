@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
-from robgan_tf.data.sources import manifest as _manifest
+from robgan_tf.data.sources import dataset_manifest as _manifest
 from robgan_tf.data.sources.records import tfrecord_images
 
 SIZE, CLASSES = 16, 3
@@ -199,7 +199,7 @@ def bad_record(write_records):
             splits[split][5] = (splits[split][5][0], 7)
             folder = write_records(SIZE, 8, **splits)
             text = (folder / _manifest.FILE_NAME).read_text()
-            manifest = _manifest.Manifest.read(folder)
+            manifest = _manifest.DatasetManifest.read(folder)
             counts = manifest.splits[split].class_counts
             assert counts[7] == 1
             content = re.sub(r'"class_counts": \[[^]]*\]', '"class_counts": [6, 4, 2]', text)

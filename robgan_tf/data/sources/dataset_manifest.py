@@ -63,7 +63,7 @@ class Split:
 
 
 @dataclasses.dataclass(frozen=True)
-class Manifest:
+class DatasetManifest:
     """What a folder of image records holds and how it was made.
 
     Attributes:
@@ -85,7 +85,7 @@ class Manifest:
         return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=1) + "\n"
 
     @classmethod
-    def read(cls, folder: str | os.PathLike) -> Manifest:
+    def read(cls, folder: str | os.PathLike) -> DatasetManifest:
         """Reads the manifest of `folder`.
 
         Raises:

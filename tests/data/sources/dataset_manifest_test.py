@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from robgan_tf.data.sources.manifest import FILE_NAME, Manifest, Shard, Split, sha256
+from robgan_tf.data.checksums import file_checksum
+from robgan_tf.data.sources.dataset_manifest import FILE_NAME, DatasetManifest, Shard, Split
 
 CONTENT = b"0123456789" * 300000  # over 1 MiB, so that it is read in pieces
 
@@ -22,14 +23,14 @@ def manifest(tmp_path):
         "test": Split((shards[1],), (3, 0)),
     }
     settings = {"filter": "lanczos", "classes": ["a", "b"], "listing": {"train": {"files": 8}}}
-    manifest = Manifest(16, ("cat", "dög"), splits, settings, (("train/a/1.jpg", "val/a/1.jpg"),))
+    manifest = DatasetManifest(16, ("cat", "dög"), splits, settings, (("train/a/1.jpg", "val/a/1.jpg"),))
     (tmp_path / FILE_NAME).write_text(manifest.to_json())
     return manifest
 
 
 def test_what_is_written_is_read_again(manifest, tmp_path):
-    assert Manifest.read(tmp_path) == manifest
-    assert Manifest.read(str(tmp_path)).to_json() == manifest.to_json()
+    assert DatasetManifest.read(tmp_path) == manifest
+    assert DatasetManifest.read(str(tmp_path)).to_json() == manifest.to_json()
     assert manifest.splits["train"].examples == 3
 
 
@@ -60,7 +61,7 @@ def test_a_missing_and_a_short_shard_are_found_and_named(manifest, tmp_path, che
 
 
 def test_the_checksum_is_that_of_the_whole_file(manifest, tmp_path):
-    assert sha256(tmp_path / "train-00000-of-00001.tfrecord") == hashlib.sha256(CONTENT).hexdigest()
+    assert file_checksum(tmp_path / "train-00000-of-00001.tfrecord") == hashlib.sha256(CONTENT).hexdigest()
 
 
 def changed(key, value):
@@ -88,7 +89,7 @@ def test_a_manifest_that_is_not_right_is_refused_in_one_line(manifest, tmp_path,
     change(content)
     (tmp_path / FILE_NAME).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message) as caught:
-        Manifest.read(tmp_path)
+        DatasetManifest.read(tmp_path)
     assert str(tmp_path / FILE_NAME) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -96,12 +97,12 @@ def test_a_manifest_that_is_not_right_is_refused_in_one_line(manifest, tmp_path,
 def test_a_manifest_that_is_none_is_refused_in_one_line(tmp_path, text):
     (tmp_path / FILE_NAME).write_text(text)
     with pytest.raises(ValueError, match="can't be used .*; prepare the folder") as caught:
-        Manifest.read(tmp_path)
+        DatasetManifest.read(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_without_a_manifest_is_refused_with_advice(tmp_path):
     with pytest.raises(
-        ValueError, match=f"there is no {tmp_path}/manifest.json; prepare the folder with tools/prepare"
+        ValueError, match=f"there is no {tmp_path}/manifest.json; prepare the folder with python -m robgan_tf.prepare"
     ):
-        Manifest.read(tmp_path)
+        DatasetManifest.read(tmp_path)
