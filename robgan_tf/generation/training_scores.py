@@ -16,12 +16,19 @@ from robgan_tf.run.metrics import Metric, declare
 
 for _network in ("classifier", "inception"):
     declare(
-        Metric(f"generator_{_network}_score", f"{_network} score", "Score of the averaged generator", "generator"),
+        Metric(
+            f"generator_{_network}_score",
+            f"{_network} score",
+            "Score of the averaged generator",
+            "generator",
+            healthy="It rises. The most that is possible is the number of classes of the network that scores.",
+        ),
         Metric(
             f"generator_frechet_{_network}_distance",
             f"by {_network} features",
             "Frechet distance of generated from real images",
             "generator",
+            healthy="It falls and levels off; 0 would be the distribution of the real images.",
         ),
     )
 

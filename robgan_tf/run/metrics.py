@@ -34,6 +34,7 @@ class Metric:
         unit: what its value is counted in, `SHARE` for a share; empty where there is none.
         tag: its name within the group in TensorBoard, which cuts long ones; if empty, `name` without the group.
         description: what it means, in a sentence.
+        healthy: what it looks like in a healthy run, in sentences, for beside its chart.
 
     Raises:
         ValueError: for an unknown group.
@@ -46,6 +47,7 @@ class Metric:
     unit: str = ""
     tag: str = ""
     description: str = ""
+    healthy: str = ""
 
     def __post_init__(self):
         if self.group not in GROUPS:

@@ -24,7 +24,14 @@ _SATURATED, _ALIKE = 0.995, 0.02
 declare_player("generator")
 declare_player("discriminator")
 declare(
-    Metric("generator_loss", "generator", "Loss", group="generator"),
+    Metric(
+        "generator_loss",
+        "generator",
+        "Loss",
+        group="generator",
+        healthy="Both losses stay within a band after the first steps. The players work against each other, so neither "
+        "has to fall; growth without end is a failure.",
+    ),
     Metric("discriminator_loss", "discriminator", "Loss", group="discriminator"),
     Metric(
         "generator_class_accuracy",
@@ -34,6 +41,8 @@ declare(
         unit=SHARE,
         tag="fakes_of_class",
         description="Share of generated images that the discriminator assigns to the class they were made for.",
+        healthy="Fakes of the requested class come close to 100 %; if they stay near chance, the generator ignores the "
+        "class.",
     ),
     Metric(
         "fake_accuracy",
@@ -43,6 +52,9 @@ declare(
         unit=SHARE,
         tag="fakes_detected",
         description="Share of generated images that the discriminator classifies as fake.",
+        healthy="The two lines are not both near 100 %. With an attacker, it is common and not by itself a failure "
+        "that nearly all fakes are detected and few real images classified as real: attacked real images look fake, "
+        "and the generator learns from the scores, not from the verdicts. Judge it by its images and their classes.",
     ),
     Metric(
         "real_accuracy",

@@ -25,7 +25,7 @@ _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 declare_player("classifier")
 declare(
-    Metric("loss", "loss", "Loss", group="classifier"),
+    Metric("loss", "loss", "Loss", group="classifier", healthy="It falls and levels off."),
     Metric(
         "fake_class_accuracy",
         "accuracy on generated images",

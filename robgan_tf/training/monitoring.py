@@ -50,6 +50,7 @@ declare(
         "Largest sigma of a layer",
         group="discriminator",
         description="Largest singular value among the spectrally normalised kernels, before normalisation.",
+        healthy="It levels off. If it grows to the end, lower the learning rate.",
     ),
 )
 # Of an entry: what depends on the machine and its load. All else is the same however often a run was interrupted.

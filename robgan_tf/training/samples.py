@@ -21,11 +21,19 @@ _ROWS, _COLUMNS = 10, 8
 declare(
     Metric(
         "diversity",
-        "diversity",
-        "Diversity of the generated images of a class",
+        "of generated images",
+        "Diversity of the images of a class",
         group="health",
-        description="Standard deviation of a pixel over the generated images of a class, on [-1, 1]; 0 where all are "
-        "the same image, about 0.5 for photographs.",
+        description="Standard deviation of a pixel over the generated images of a class, on [-1, 1].",
+        healthy="It comes close to that of real images. At 0 all generated images of a class are the same (mode "
+        "collapse).",
+    ),
+    Metric(
+        "real_diversity",
+        "of real validation images",
+        "Diversity of the images of a class",
+        group="health",
+        description="The same of as many real images of the same classes.",
     ),
 )
 
@@ -67,6 +75,11 @@ def _labelled(images: tf.Tensor, row_names: Sequence[str]) -> PIL.Image.Image:
     return image_grid(tf.reshape(images, [-1, *images.shape[2:]]), images.shape[1], row_names)
 
 
+def _diversity(images: tf.Tensor) -> float:
+    """Standard deviation of a pixel over the images of a class, [classes, images, H, W, C]; mean of all pixels."""
+    return float(tf.reduce_mean(tf.math.reduce_std(images, axis=1)))
+
+
 class SampleGrids:
     """Writes two grids of co-training, as PNG and to the default writer of `tf.summary`.
 
@@ -92,7 +105,8 @@ class SampleGrids:
 
         Returns:
             The diversity of the generated images: standard deviation of a pixel over the images of a class, on
-            [-1, 1], mean of all pixels and classes shown.
+            [-1, 1], mean of all pixels and classes shown. And that of as many real validation images, where there are
+            enough of each class.
         """
         self.stage.standardize_average_generator(batches=20)
         names = self.data.class_names
@@ -101,7 +115,11 @@ class SampleGrids:
         grids = {"generated": _labelled(generated, [names[label] for label in labels])}
         if self.stage.attacker is not None:
             grids["attack"] = self._attack_grid()
-        diversity = {"diversity": float(tf.reduce_mean(tf.math.reduce_std(generated, axis=1)))}
+        diversity = {"diversity": _diversity(generated)}
+        validation = self.data.validation
+        rows = [np.flatnonzero(validation.labels == label)[:_COLUMNS] for label in labels]
+        if min(map(len, rows)) == _COLUMNS:
+            diversity["real_diversity"] = _diversity(to_pixel_range(tf.constant(validation.images[np.stack(rows)])))
         if not self.run_directory.workers.is_chief:
             return diversity
         folder = self.run_directory.samples

@@ -23,10 +23,18 @@ declare(
         unit=SHARE,
         tag="accuracy_train",
         description="Accuracy on training images, attacked where the stage has an attacker.",
+        healthy="Accuracies rise and level off. If train accuracy rises while validation accuracy falls, the network "
+        "overfits.",
     ),
 )
 PLAYER_METRICS = (
-    Metric("gradient_norm", "", "Gradient norm", description="Norm of the gradient of the last update in a step."),
+    Metric(
+        "gradient_norm",
+        "",
+        "Gradient norm",
+        description="Norm of the gradient of the last update in a step.",
+        healthy="It keeps its order of magnitude. Single peaks are harmless, steady growth by a factor of ten is not.",
+    ),
     Metric("weight_norm", "", "Weight norm", description="Norm of all weights that are trained."),
     Metric("learning_rate", "", "Learning rate"),
 )
