@@ -156,8 +156,9 @@ def test_sample_writes_a_grid_of_the_classes_asked_for(run, tmp_path):
 def test_sample_shows_what_lies_between_and_what_attacks_do(run, tmp_path):
     import PIL.Image
 
-    # Rows of the pictures: 2 classes, 1 pair of classes, 4 noise vectors in each frame, 3 images under column names.
-    heights = {"noise.png": 102, "classes.png": 52, "classes.gif": 202, "attack.png": 168}
+    # Rows of the pictures: 2 classes, 1 pair of classes, 4 noise vectors in each frame, 3 images with names of three
+    # lines under a title of three lines and the names of the columns.
+    heights = {"noise.png": 102, "classes.png": 52, "classes.gif": 202, "attack.png": 4 * 18 + 3 * 56 + 2}
     for name, height in heights.items():
         arguments = [f"--what={name.split('.')[0]}", f"--out={tmp_path / name}", "--columns=3", "--labels=0,3"]
         sampled = command("sample", f"--run_dir={run}", *arguments)
