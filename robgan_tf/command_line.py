@@ -134,4 +134,12 @@ def main(function: Callable[[], None], several_workers: bool = False):
             logging.set_verbosity(logging.WARNING)
         return rest
 
-    app.run(lambda argv: function(), flags_parser=parse)
+    def call(argv):
+        try:
+            function()
+        except ImportError as error:
+            if error.name not in ("tensorflow", "tf_keras"):
+                raise
+            fail(one_line(error))  # says what to install
+
+    app.run(call, flags_parser=parse)

@@ -44,6 +44,14 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
+def tfgan():
+    """TF-GAN, an independent implementation of scores and distances; it imports on no TensorFlow newer than 2.15."""
+    if tuple(map(int, tf.__version__.split(".")[:2])) > (2, 15):
+        pytest.skip("tensorflow-gan runs on TensorFlow 2.15 alone")
+    return pytest.importorskip("tensorflow_gan")
+
+
+@pytest.fixture(scope="session")
 def two_replicas():
     """A strategy of two replicas, on the two logical devices."""
     from robgan_tf.run.devices import mirrored

@@ -53,7 +53,7 @@ def measure_evaluation() -> Iterator[Series]:
         **{library: make for library, make in LIBRARIES.items() if is_there(library)},
     }
     if len(makers) == 1:
-        command_line.fail("there is no library to compare with: pip install -c constraints.txt -e '.[bench]'")
+        command_line.fail("there is no library to compare with: pip install -c constraints-2.15.txt -e '.[bench]'")
     attacks = {name: make(setting) for name, make in makers.items()}
 
     series, stands, names = {}, {name: [] for name in attacks}, list(attacks)

@@ -13,7 +13,7 @@ from robgan_tf import command_line
 def need_matplotlib():
     """Ends the program where matplotlib is not installed."""
     if not is_there("matplotlib"):
-        command_line.fail("--plot needs matplotlib: pip install -c constraints.txt -e '.[bench]'")
+        command_line.fail("--plot needs matplotlib: pip install matplotlib")
 
 
 def plot(measured: Sequence[Series], path: pathlib.Path):

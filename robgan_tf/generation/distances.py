@@ -5,10 +5,13 @@ All of them depend on the network that made the features, see `extractors`.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import warnings
 
 import numpy as np
+import tensorflow as tf
+from sklearn.metrics.pairwise import polynomial_kernel
 
 # Rows of a matrix of distances that are in memory at once.
 _ROWS = 1000
@@ -50,8 +53,19 @@ def kernel_distance(
         features_2: [M, D], in random order.
         block_size: most rows of a block.
     """
-    import tensorflow as tf
+    estimate = _kernel_distance_by_tfgan if _tfgan_is_usable() else _kernel_distance_by_blocks
+    distance, error = estimate(features_1, features_2, block_size)
+    return distance, None if math.isnan(error) else error
 
+
+def _tfgan_is_usable() -> bool:
+    """Whether TF-GAN is there; it imports on no TensorFlow newer than 2.15."""
+    newer = tuple(map(int, tf.__version__.split(".")[:2])) > (2, 15)
+    return not newer and importlib.util.find_spec("tensorflow_gan") is not None
+
+
+def _kernel_distance_by_tfgan(features_1, features_2, block_size) -> tuple[float, float]:
+    """The estimate and its standard error, NaN for a single block, by TF-GAN."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pkg_resources, which setuptools will drop
         import tensorflow_gan as tfgan  # takes seconds, which the evaluation of classifiers need not wait for
@@ -65,7 +79,31 @@ def kernel_distance(
     finally:
         logger.setLevel(level)
     distance, error = map(float, found)
-    return distance, None if math.isnan(error) else error
+    return distance, error
+
+
+def _kernel_distance_by_blocks(features_1, features_2, block_size) -> tuple[float, float]:
+    """The same by scikit-learn's kernel, in as many blocks of as equal sizes as TF-GAN's."""
+    blocks = math.ceil(max(len(features_1), len(features_2)) / block_size)
+    # The longer blocks come last.
+    parts = [np.array_split(features.astype(np.float64)[::-1], blocks)[::-1] for features in (features_1, features_2)]
+    estimates = [_unbiased_mmd(one, other) for one, other in zip(*parts)]
+    error = np.std(estimates, ddof=1) / math.sqrt(blocks) if blocks > 1 else math.nan
+    return float(np.mean(estimates)), float(error)
+
+
+def _unbiased_mmd(one, other) -> float:
+    """MMD^2 of two samples; the kernel of a sample with itself has no part in it (Gretton et al. 2012, lemma 6)."""
+
+    def kernel(left, right):
+        return polynomial_kernel(left, right, degree=3, gamma=1 / left.shape[1], coef0=1)
+
+    def within(sample):
+        count = len(sample)
+        found = kernel(sample, sample)
+        return (found.sum() - np.trace(found)) / (count * (count - 1))
+
+    return within(one) + within(other) - 2 * kernel(one, other).mean()
 
 
 def precision_and_recall(real: np.ndarray, generated: np.ndarray, nearest: int = 3) -> tuple[float, float]:

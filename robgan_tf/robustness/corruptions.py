@@ -3,16 +3,12 @@
 Each corruption has five severities. Lengths are shares of the image's side, so that a severity does about the same to
 images of any size. The strengths of normal noise, Gaussian blur, contrast and brightness are those of CIFAR-10-C; the
 others, most of which it does not have, were chosen by eye on its images.
-
-This is the one module that imports tensorflow-addons, whose image operations do most of the work.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-import warnings
 from typing import Callable
 
 import gin
@@ -22,9 +18,7 @@ import tensorflow as tf
 from robgan_tf.data.batches import evaluation_batches
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import row_seed, uniform
-
-# What lies beyond the border of an image that is moved: its mirror image, so that no black wedges give it away.
-_MOVED = {"interpolation": "bilinear", "fill_mode": "reflect"}
+from robgan_tf.robustness.image_operations import image_operations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,8 +73,7 @@ def gaussian_blur(images, share, seed):
     sigma = share * _side(images)
     # Three standard deviations on each side; a mirror image can't be longer than the image.
     reach = min(math.ceil(3 * sigma), _side(images) - 1)
-    # Not as it is compiled: it would be anew for each size of the window, of which TensorFlow warns.
-    return _operations().gaussian_filter2d.python_function(images, 2 * reach + 1, sigma)
+    return image_operations().gaussian_filter(images, sigma, reach)
 
 
 def median_filter(images, share, seed):
@@ -95,7 +88,7 @@ def median_filter(images, share, seed):
 
 
 def _separable_median(images, window):
-    median = _operations().median_filter2d.python_function  # see gaussian_blur
+    median = image_operations().median_filter
     return median(median(images, (window, 1)), (1, window))
 
 
@@ -113,14 +106,14 @@ def brightness(images, change, seed):
 
 def rotation(images, degrees, seed):
     """Turns by this angle, to a random side."""
-    return _operations().rotate(images, _side_taken(seed, images) * math.radians(degrees), **_MOVED)
+    return image_operations().rotate(images, _side_taken(seed, images) * math.radians(degrees))
 
 
 def translation(images, share, seed):
     """Moves by this share of the side, in a random direction."""
     angle = math.pi * _signed(seed, images, [1])
     shift = share * _side(images) * tf.concat([tf.cos(angle), tf.sin(angle)], axis=1)
-    return _operations().translate(images, shift, **_MOVED)
+    return image_operations().translate(images, shift)
 
 
 def shear(images, slope, seed):
@@ -130,7 +123,7 @@ def shear(images, slope, seed):
     one, zero = tf.ones_like(slopes), tf.zeros_like(slopes)
     # Output (x, y) is taken from input (x + slope (y - middle), y).
     matrix = tf.stack([one, slopes, -slopes * middle, zero, one, zero, zero, zero], axis=1)
-    return _operations().transform(images, matrix, **_MOVED)
+    return image_operations().transform(images, matrix)
 
 
 def cut_out(images, share, seed):
@@ -138,7 +131,7 @@ def cut_out(images, share, seed):
     size = 2 * max(1, round(share * _side(images) / 2))  # has to be even
     height, width = images.shape[1:3]
     middles = tf.cast(uniform(seed, [tf.shape(images)[0], 2]) * tf.constant([height, width], tf.float32), tf.int32)
-    return _operations().cutout(images, size, middles)
+    return image_operations().cut_out(images, size, middles)
 
 
 def elastic(images, share, seed):
@@ -146,16 +139,7 @@ def elastic(images, share, seed):
     # Knots far enough apart to bend things rather than to tear them; bilinear, or the field would overshoot.
     knots = _signed(seed, images, [5, 5, 2])
     flow = share * _side(images) * tf.image.resize(knots, images.shape[1:3])
-    return _operations().dense_image_warp(images, flow)
-
-
-@functools.cache
-def _operations():
-    """The image operations of tensorflow-addons, imported when needed: that takes a while and warns of its end."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import tensorflow_addons as tfa
-    return tfa.image
+    return image_operations().warp(images, flow)
 
 
 def _side(images) -> int:

@@ -5,7 +5,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import tensorflow as tf
-import tensorflow_gan as tfgan
 
 from robgan_tf.generation.extractors import Extractor
 from robgan_tf.generation.statistics import ClassifierScore, Moments, gather
@@ -59,7 +58,7 @@ def test_classifier_score_by_hand():
     assert score.result() == pytest.approx((1, 0), abs=1e-12)
 
 
-def test_classifier_score_equals_tf_gans_whole_and_by_parts():
+def test_classifier_score_equals_tf_gans_whole_and_by_parts(tfgan):
     logits = RANDOM.normal(0, 3, [90, 7]).astype(np.float32)
     whole, parts = ClassifierScore(90, 1), ClassifierScore(90, 3)
     for piece in np.split(logits, [7, 50]):

@@ -21,7 +21,7 @@ from robgan_tf.run.provenance import provenance
 # Plots are committed: coarser ones are tried until one is small enough. Bytes.
 _LARGEST_PLOT = 300_000
 _DPI = (110, 90, 70, 50)
-NO_PLOT = "no plot: matplotlib is missing (pip install -c constraints.txt -e '.[bench]'); Markdown and JSON are written"
+NO_PLOT = "no plot: matplotlib is missing (pip install matplotlib); Markdown and JSON are written"
 
 
 def write(
