@@ -34,6 +34,15 @@ def hinge(logits, real: bool):
 
 
 @gin.register
+def wasserstein(logits, real: bool):
+    """-s of each real image, s of each generated one, from the logits s [B] (Arjovsky et al., ICML 2017, eq. 2).
+
+    It has no lower bound: it needs a discriminator with a Lipschitz bound, by spectral normalisation or `@wgan_gp()`.
+    """
+    return -logits if real else logits
+
+
+@gin.register
 def non_saturating(logits):
     """The generator's -log P(S = real | fake) of each image, from the logits [B] of "real" (Goodfellow et al. 2014)."""
     return logistic(logits, real=True)
@@ -238,7 +247,7 @@ def split(
 
     Args:
         weights: weight of each term.
-        source_loss: the discriminator's, and the attacker's: `@logistic` or `@hinge`.
+        source_loss: the discriminator's, and the attacker's: `@logistic`, `@hinge` or `@wasserstein`.
         generator_source_loss: `@non_saturating` or `@hinge_generator`.
         attack_class_loss: class term of what the attacker maximises: `@class_loss`, `@margin_loss` or another.
     """

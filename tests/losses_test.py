@@ -163,6 +163,12 @@ def test_hinge_and_its_generators_loss_by_hand():
     np.testing.assert_array_equal(losses.hinge_generator(source), [3, 1, -0.5, -1, -2])
 
 
+def test_wasserstein_is_the_logit_itself_on_the_side_it_is_on():
+    source = tf.constant([-3.0, 0.5, 2.0])
+    np.testing.assert_array_equal(losses.wasserstein(source, real=True), [3, -0.5, -2])
+    np.testing.assert_array_equal(losses.wasserstein(source, real=False), [-3, 0.5, 2])
+
+
 def test_non_saturating_is_the_binary_cross_entropy_with_real():
     assert_equal(losses.non_saturating(FAKE.source), bce(FAKE.source, 1))
 

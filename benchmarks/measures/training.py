@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import pathlib
 import signal
@@ -24,7 +25,6 @@ from robgan_tf import command_line
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.sources.tfds_images import digits, tfds_images
-from robgan_tf.keras2 import keras
 from robgan_tf.run import devices
 from robgan_tf.run.checkpoints import Checkpoints
 from robgan_tf.run.directory import RunDirectory
@@ -33,6 +33,7 @@ from robgan_tf.training.loop import TrainingLoop
 from robgan_tf.training.monitoring import MetricsLog
 from robgan_tf.training.optimization import apply_gradients, scaled
 from robgan_tf.training.randomness import step_seeds
+from robgan_tf.training.upkeep import Upkeep
 
 FLAGS = flags.FLAGS
 
@@ -91,18 +92,8 @@ def measure_update() -> list[Series]:
     return [*series.values(), *ratios]
 
 
-class Clock(keras.callbacks.Callback):
-    """Notes the time after each step; to be the last of the callbacks."""
-
-    def on_train_begin(self, logs=None):
-        self.times = []
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.times.append(time.perf_counter())
-
-
 def measure_loop() -> list[Series]:
-    """Seconds per training step: bare on a ready batch, fed by the data pipeline, and through `fit` with its log.
+    """Seconds per training step: bare on a ready batch, fed by the data pipeline, and in the loop with its log.
 
     A repetition is `--steps` steps, after one that fills the pipeline's buffers and does not count.
     """
@@ -119,26 +110,32 @@ def measure_loop() -> list[Series]:
         timed(lambda: step(next_batch()))()
         return timed(lambda: [step(next_batch()) for _ in range(FLAGS.steps)])() / FLAGS.steps
 
-    def fit(run_directory):
-        clock, checkpoints = Clock(), Checkpoints(run_directory.path / "checkpoints", stage.checkpoint_objects())
+    def whole_loop(run_directory):
+        checkpoints = Checkpoints(run_directory.path / "checkpoints", stage.checkpoint_objects())
+        upkeep = Upkeep(checkpoint_every=10**9, checkpoint_minutes=10**9)
+        numbers = itertools.count(1)
         with contextlib.redirect_stderr(io.StringIO()):  # the progress bar
             with MetricsLog(stage, run_directory, every=FLAGS.steps) as log:
-                loop = TrainingLoop(stage, log, checkpoints, [], 10**9, 10**9, lambda: 0, dict)
-                stage.fit(batches, steps_per_epoch=FLAGS.steps + 1, verbose=0, callbacks=[loop, clock])
-        return (clock.times[-1] - clock.times[0]) / FLAGS.steps
+                loop = TrainingLoop(stage, log, checkpoints, [], upkeep, lambda: 0, dict)
+
+                def take_step():
+                    loop.after_step(next(numbers), step(next(iterator)))
+
+                timed(take_step)()
+                return timed(lambda: [take_step() for _ in range(FLAGS.steps)])() / FLAGS.steps
 
     with tempfile.TemporaryDirectory() as folder:
         functions = {
             "bare": lambda: python_loop(lambda: ready),
             "fed": lambda: python_loop(lambda: next(iterator)),
-            "fit": lambda: fit(RunDirectory(folder)),
+            "loop": lambda: whole_loop(RunDirectory(folder)),
         }
-        bare, fed, fitted = alternate(functions).values()
+        bare, fed, whole = alternate(functions).values()
     overheads = [
         Series("fed / bare - 1", fed.values / bare.values - 1, ""),
-        Series("fit / bare - 1", fitted.values / bare.values - 1, "", at_most=0.05),
+        Series("loop / bare - 1", whole.values / bare.values - 1, "", at_most=0.05),
     ]
-    return [bare, fed, fitted, *overheads]
+    return [bare, fed, whole, *overheads]
 
 
 def measure_watching() -> list[Series]:
@@ -156,7 +153,7 @@ def measure_watching() -> list[Series]:
         stage.train_step(batch)
 
     silent, step = (tf.function(function, autograph=False) for function in (drop_metrics, stage.train_step))
-    functions = lambda: silent(batch), lambda: log.add(stage.steps_done + 1, 1, step(batch))
+    functions = lambda: silent(batch), lambda: log.add(stage.steps_done + 1, step(batch))
 
     def seconds(function):
         processor = time.process_time()

@@ -34,10 +34,10 @@ from robgan_tf.run.workers import Workers
 from robgan_tf.serving.saved_model import ExportOptions, export_classifier
 from robgan_tf.training.attack_time import AttackTimer
 from robgan_tf.training.generated import this_generator
-from robgan_tf.training.loop import Periodic
+from robgan_tf.training.loop import Periodic, StageTraining
 from robgan_tf.training.samples import SampleGrids
 from robgan_tf.training.stage import Stage
-from robgan_tf.training.stage_training import StageTraining, Upkeep
+from robgan_tf.training.upkeep import Upkeep
 
 # The stages by the names that commands use.
 STAGES = ("cotrain", "finetune", "evaluate", "export")

@@ -8,14 +8,15 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
-from robgan_tf.layers.batch_norm import MOMENTUM
 from robgan_tf.losses import CoTrainingLosses
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
-from robgan_tf.training.randomness import generator_inputs, step_seeds
+from robgan_tf.training.penalties import DiscriminatorBatch, Penalty
+from robgan_tf.training.randomness import generator_inputs, step_seeds, uniform_shares
 from robgan_tf.training.stage import Stage, declare_player
+from robgan_tf.training.standing_statistics import StandingStatistics
 
 # Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
 # class, on [-1, 1] (photographs have about 0.5).
@@ -33,6 +34,13 @@ declare(
         "has to fall; growth without end is a failure.",
     ),
     Metric("discriminator_loss", "discriminator", "Loss", group="discriminator"),
+    Metric(
+        "discriminator_penalty",
+        "penalty",
+        "Penalty",
+        group="discriminator",
+        description="The penalty of the discriminator, weighted; its loss does not contain it.",
+    ),
     Metric(
         "generator_class_accuracy",
         "fakes of the requested class",
@@ -84,6 +92,7 @@ class CoTraining(Stage):
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real images, or None.
         losses: the losses of the three players, `@split()`, `@ac_gan()` or `@projection()`.
+        penalty: what is added to the discriminator's loss, `@r1()`, `@wgan_gp()` or another `Penalty`; None for none.
         epochs: length of the stage in passes over the real images.
         batch_size: global size of a micro-batch, over all replicas.
         discriminator_steps: discriminator updates per generator update (n_dis).
@@ -93,6 +102,9 @@ class CoTraining(Stage):
         average_decay: decay of the moving average of the generator's weights for each generator update.
         accumulation: number of parts that a replica's share of a micro-batch is computed in, see `Stage`.
         jit_compile: see `Stage`.
+
+    Raises:
+        ValueError: as `Stage`, and for a decay out of its range or a penalty that does not go with the discriminator.
     """
 
     name_of_stage = "cotraining"
@@ -109,6 +121,7 @@ class CoTraining(Stage):
         seed: int,
         attacker: Attacker | None = gin.REQUIRED,
         losses: CoTrainingLosses = gin.REQUIRED,
+        penalty: Penalty | None = None,
         epochs: float = gin.REQUIRED,
         batch_size: int = 64,
         discriminator_steps: int = 5,
@@ -122,10 +135,15 @@ class CoTraining(Stage):
         super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker, jit_compile)
         if not 0 <= average_decay < 1:
             raise ValueError(f"CoTraining.average_decay must be in [0, 1), got {average_decay}.")
+        if penalty is not None:
+            if not isinstance(penalty, Penalty):
+                raise ValueError(f"CoTraining.penalty must be a penalty such as @r1(), or None; got {penalty!r}.")
+            penalty.check(discriminator)
         self.generator = generator
         self.average_generator = average_generator
         self.discriminator = discriminator
         self.objectives = losses
+        self.penalty = penalty
         self.seed = seed
         self.average_decay = average_decay
         updates_per_epoch = num_examples / self.images_per_step
@@ -138,7 +156,7 @@ class CoTraining(Stage):
             discriminator.trainable_variables,
         )
         average_generator.set_weights(generator.get_weights())
-        self.compile(optimizer=self.discriminator_optimizer)
+        self._standing_statistics = StandingStatistics(average_generator)
 
     @property
     def players(self) -> dict[str, keras.Model]:
@@ -187,17 +205,13 @@ class CoTraining(Stage):
             Dictionary of scalar metrics over the global batch; those of the discriminator are of its last update.
         """
         generator_seed, *seeds = step_seeds(self.seed, self.step, 1 + 2 * self.micro_batches)
+        play_round = self.as_one_graph(self.play_round)
+
         metrics = self.update_generator(generator_seed)
-        play_round = self.play_round
-        if not tf.distribute.has_strategy():
-            # One graph that all rounds call: a third less memory, half the time to the first step. Under a strategy
-            # optimizers, batch norm and u must be updated at the top level of the replica's function.
-            play_round = tf.function(play_round, autograph=False, experimental_attributes={"_noinline": True})
         for images, labels in self.split(*batch):
             attack_seed, fake_seed, *seeds = seeds
             metrics.update(play_round(images, labels, attack_seed, fake_seed))
-        averages, weights = self.average_generator.trainable_variables, self.generator.trainable_variables
-        update_average(averages, weights, self.average_decay, self.step)
+        self.update_average_generator()
         self.step.assign_add(1)
         return {**self.sum_over_replicas(metrics), **self.weight_norms()}
 
@@ -245,28 +259,43 @@ class CoTraining(Stage):
         optimizer, variables = self.discriminator_optimizer, self.discriminator.trainable_variables
         source_logits = self.objectives.source_logits
 
-        def differentiate(images, fake_images, labels, fake_labels):
+        def differentiate(images, fake_images, labels, fake_labels, *uniform):
             with tf.GradientTape() as tape:
                 # One pass for both: no layer of the discriminator couples the images of a batch.
                 verdict = self.discriminator(tf.concat([images, fake_images], axis=0), training=True)
                 real, fake = (type(verdict)(*half) for half in zip(*(tf.split(logits, 2) for logits in verdict)))
-                loss = self.average(self.objectives.discriminator(real, fake, labels, fake_labels))
-                target = scaled(optimizer, loss)
+                loss = total = self.average(self.objectives.discriminator(real, fake, labels, fake_labels))
+                if self.penalty is not None:
+                    seen = DiscriminatorBatch(images, fake_images, labels, fake_labels, *uniform)
+                    penalty = self.average(self.penalty(self.discriminator, seen, source_logits))
+                    total = loss + penalty
+                target = scaled(optimizer, total)
             metrics = {
                 "discriminator_loss": loss,
                 "real_accuracy": self.average(tf.cast(source_logits(real, labels) > 0, tf.float32)),
                 "fake_accuracy": self.average(tf.cast(source_logits(fake, fake_labels) < 0, tf.float32)),
                 "class_accuracy": self.accuracy(real.classes, labels),
             }
-            return (), (tape.gradient(target, variables), metrics)
+            if self.penalty is not None:
+                metrics["discriminator_penalty"] = penalty
+            # A loss may leave out one of the heads.
+            gradients = tape.gradient(target, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return (), (gradients, metrics)
 
         noise, fake_labels = self.generator_inputs(seed)
         fake_images = self.generator((noise, fake_labels), training=True)
         self.discriminator.power_iteration()
         batch = (images, fake_images, labels, fake_labels)
+        if self.penalty is not None:
+            batch += (uniform_shares(seed, self.replica_batch_size),)
         _, (gradients, metrics) = over_parts(self.maybe_compile(differentiate), batch, self.accumulation)
         norm = apply_gradients(optimizer, gradients, variables)
         return {**metrics, "discriminator_gradient_norm": self.share(norm)}
+
+    def update_average_generator(self):
+        """Moves the averaged generator towards the generator."""
+        averages, weights = self.average_generator.trainable_variables, self.generator.trainable_variables
+        update_average(averages, weights, self.average_decay, self.step)
 
     def generator_inputs(self, seed):
         """Noise and labels for this replica's part of a micro-batch."""
@@ -274,31 +303,8 @@ class CoTraining(Stage):
         return generator_inputs(seed, self.replica_batch_size, generator.latent_dim, generator.num_classes)
 
     def standardize_average_generator(self, batches: int = 50, batch_size: int = 128):
-        """Gives the averaged generator batch-norm statistics of its own ("standing statistics").
+        """Gives the averaged generator batch-norm statistics of its own, see `StandingStatistics`.
 
-        Averaged weights make other feature maps than those that the generator's running averages were taken from. So
-        the running averages start anew, from 0, and see `batches` batches of `batch_size`, over all replicas, of the
-        averaged generator; the share of that 0 is divided out (as Adam does with its moments). A pure function of its
-        weights. To be called before the averaged generator is sampled from, outside of a training step.
+        To be called before the averaged generator is sampled from, outside of a training step.
         """
-        generator = self.average_generator
-        for layer in generator.batch_norm_layers:
-            layer.moving_mean.assign(tf.zeros_like(layer.moving_mean))
-            layer.moving_variance.assign(tf.zeros_like(layer.moving_variance))
-
-        for seed in step_seeds(self.seed, 0, batches):
-            self._observe(seed, max(batch_size // tf.distribute.get_strategy().num_replicas_in_sync, 1))
-        seen = 1.0 - MOMENTUM**batches
-        for layer in generator.batch_norm_layers:
-            layer.moving_mean.assign(layer.moving_mean / seen)
-            layer.moving_variance.assign(layer.moving_variance / seen)
-
-    @tf.function
-    def _observe(self, seed, replica_batch_size: int):
-        def observe():
-            generator = self.average_generator
-            generator(
-                generator_inputs(seed, replica_batch_size, generator.latent_dim, generator.num_classes), training=True
-            )
-
-        tf.distribute.get_strategy().run(observe)
+        self._standing_statistics.take(step_seeds(self.seed, 0, batches), batch_size)

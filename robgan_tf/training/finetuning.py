@@ -120,7 +120,7 @@ class FineTuning(Stage):
         # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
         self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
         schedule = schedule(num_examples / self.images_per_step, self.total_steps)
-        self.compile(optimizer=make_optimizer(optimizer, schedule, classifier.class_variables))
+        self.optimizer = make_optimizer(optimizer, schedule, classifier.class_variables)
 
     @property
     def players(self) -> dict[str, keras.Model]:

@@ -1,4 +1,4 @@
-"""The metrics of a training stage: progress, metrics.jsonl, TensorBoard."""
+"""What is kept of a training stage for those who watch it: progress, metrics.jsonl, TensorBoard, profiles."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import pathlib
 import time
 
 import tensorflow as tf
@@ -122,12 +123,11 @@ class MetricsLog:
     def __exit__(self, *error):
         self._opened.close()
 
-    def add(self, step: int, steps: int, metrics: dict):
+    def add(self, step: int, metrics: dict):
         """Takes in the metrics of a step.
 
         Args:
             step: number of steps done.
-            steps: steps done since the last call.
             metrics: scalars of the last of them.
 
         Raises:
@@ -142,9 +142,9 @@ class MetricsLog:
                 step,
             )
         self._step = step
-        self._steps += steps
+        self._steps += 1
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + steps * value
+            self._sums[name] = self._sums.get(name, 0.0) + value
         self._progress.advance(step)
 
     def spend(self, seconds: float):
@@ -201,3 +201,44 @@ class MetricsLog:
         folder = self.run_directory.path
         write_json(folder / FILE, declarations(names, read_declarations(folder)))
         self._known.update(names)
+
+
+class Profiler:
+    """Profiles some steps for TensorBoard's tab Profile; a context that ends the profile where training breaks off.
+
+    Args:
+        name_of_stage: the stage that is trained, for a message.
+        folder: where the profile goes: the stage's TensorBoard folder.
+        steps: the first and the last step to profile, counted from 1; None for none. Not the first of a process, which
+            traces and compiles.
+    """
+
+    def __init__(self, name_of_stage: str, folder: pathlib.Path, steps: tuple[int, int] | None):
+        self.name_of_stage = name_of_stage
+        self.folder = folder
+        self.first, self.last = steps or (0, 0)
+        self._running = False
+
+    def __enter__(self) -> Profiler:
+        return self
+
+    def __exit__(self, *error):
+        self._stop()
+
+    @contextlib.contextmanager
+    def step(self, number: int):
+        """Within it the step `number` is taken."""
+        # Where the run goes on in the middle of the steps to profile, the profile begins there.
+        if not self._running and self.first <= number <= self.last:
+            tf.profiler.experimental.start(str(self.folder))
+            self._running = True
+        with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
+            yield
+        if number >= self.last:
+            self._stop()
+
+    def _stop(self):
+        if self._running:
+            tf.profiler.experimental.stop()
+            self._running = False
+            print(f"profile of {self.name_of_stage}: {self.folder}/plugins/profile", flush=True)

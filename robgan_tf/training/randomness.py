@@ -45,3 +45,14 @@ def generator_inputs(seed, batch: int, latent_dim: int, num_classes: int) -> tup
         return noise, tf.random.stateless_uniform([total], label_seed, maxval=num_classes, dtype=tf.int32)
 
     return tuple(shares_of_replicas(draw, batch))
+
+
+def uniform_shares(seed, batch: int) -> tf.Tensor:
+    """Returns uniform random numbers from [0, 1), float32 [batch], for this replica.
+
+    Args:
+        seed: the seed of an update; the numbers are independent of its noise and labels.
+        batch: number of rows for each replica.
+    """
+    seed = tf.random.experimental.stateless_fold_in(seed, 0x9E4A)
+    return shares_of_replicas(lambda total: [tf.random.stateless_uniform([total], seed)], batch)[0]

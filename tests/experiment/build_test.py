@@ -64,15 +64,15 @@ def kill_at(monkeypatch):
     """Lets training fail right after a step."""
 
     def arm(stage, step):
-        original = TrainingLoop.on_train_batch_end
+        original = TrainingLoop.after_step
 
-        def maybe_fail(self, batch, logs=None):
-            original(self, batch, logs)
+        def maybe_fail(self, number, metrics):
+            original(self, number, metrics)
             if self.stage.name_of_stage == stage and self.stage.steps_done == step:
-                monkeypatch.setattr(TrainingLoop, "on_train_batch_end", original)
+                monkeypatch.setattr(TrainingLoop, "after_step", original)
                 raise Killed
 
-        monkeypatch.setattr(TrainingLoop, "on_train_batch_end", maybe_fail)
+        monkeypatch.setattr(TrainingLoop, "after_step", maybe_fail)
 
     return arm
 

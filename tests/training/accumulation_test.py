@@ -3,19 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from steps import CLASSES, SAME_START, after_a_step, assert_same_step, schedule
 
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import SplitAsCode, ac_gan, split
-from robgan_tf.players.attacker.pgd import Attacker
-from robgan_tf.players.attacker.threat_model import LInf
-from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
+from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.training.accumulation import over_parts
-from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.finetuning import FineTuning
-from robgan_tf.training.generated import FromGenerator
-from robgan_tf.training.optimization import fixed
-
-CLASSES, BATCH = 3, 8
 
 
 def doubled_and_summed(images, labels):
@@ -42,81 +36,6 @@ def test_parts_see_their_share_of_the_batch_in_order():
     column, _ = over_parts(note, (tf.reshape(tf.range(12), [6, 2]),), 3)
     np.testing.assert_array_equal(column, [0, 2, 4, 6, 8, 10])
     assert set(sizes) == {2}
-
-
-def schedule(updates_per_epoch, updates):
-    return fixed(updates_per_epoch, updates, initial=0.05)
-
-
-RANDOM_START, SAME_START = (
-    Attacker(LInf(0.1), steps=2, relative_step_size=0.75, random_start=random_start) for random_start in (True, False)
-)
-
-
-@pytest.fixture
-def cotraining(make_generator, make_discriminator):
-    def make(recompute=False, losses=None, attacker=RANDOM_START, **options):
-        keras.utils.set_random_seed(1)
-        return CoTraining(
-            make_generator(recompute=recompute),
-            make_generator(),
-            make_discriminator(recompute=recompute),
-            num_examples=80,
-            seed=7,
-            attacker=attacker,
-            losses=losses or split(SplitAsCode()),
-            epochs=1,
-            batch_size=BATCH,
-            discriminator_steps=2,
-            optimizer=keras.optimizers.SGD,  # a step is the gradient, whatever its size
-            generator_schedule=schedule,
-            discriminator_schedule=schedule,
-            **options,
-        )
-
-    return make
-
-
-@pytest.fixture
-def finetuning(make_generator, make_discriminator):
-    def make(recompute=False, with_generator=True, attacker=RANDOM_START, **options):
-        keras.utils.set_random_seed(1)
-        return FineTuning(
-            ClassBranch(make_discriminator(recompute=recompute)),
-            FromGenerator(make_generator()) if with_generator else None,
-            num_examples=80,
-            seed=7,
-            attacker=attacker,
-            fake_weight=0.5 if with_generator else 0.0,
-            epochs=1,
-            batch_size=2 * BATCH,
-            optimizer=keras.optimizers.SGD,
-            schedule=schedule,
-            **options,
-        )
-
-    return make
-
-
-def after_a_step(make, strategy=None, **options):
-    """All weights and metrics after one step on the same random images."""
-    random = np.random.default_rng(0)
-    images = random.uniform(-1, 1, [2 * BATCH, 8, 8, 3]).astype(np.float32)
-    labels = random.integers(0, CLASSES, [2 * BATCH]).astype(np.int32)
-    with (strategy or tf.distribute.get_strategy()).scope():
-        stage = make(**options)
-        batches = tf.data.Dataset.from_tensors((images, labels))
-        metrics = stage.fit(batches, epochs=1, verbose=0).history
-        players = [stage.generator, stage.discriminator] if isinstance(stage, CoTraining) else [stage.classifier]
-        return [weight.numpy() for player in players for weight in player.weights], metrics
-
-
-def assert_same_step(one, other, atol, metrics_atol=1e-5):
-    for weight, expected in zip(one[0], other[0]):
-        np.testing.assert_allclose(weight, expected, atol=atol, rtol=0)
-    assert one[1].keys() == other[1].keys()
-    for name in one[1]:
-        np.testing.assert_allclose(one[1][name], other[1][name], atol=metrics_atol)
 
 
 # Weights are of size 1: two millionths are the rounding of a few sums in float32.

@@ -13,6 +13,7 @@ from robgan_tf.run.checkpoints import Checkpoints
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.training.loop import Periodic, Stopped, TrainingLoop
 from robgan_tf.training.monitoring import NOT_REPEATABLE, MetricsLog, NonFiniteLossError
+from robgan_tf.training.upkeep import Upkeep
 
 
 class Counting:
@@ -38,18 +39,18 @@ class Counting:
         return ["too large"] if metrics["loss"] > 4 else []
 
 
-def run(folder, first=0, last=7, value=lambda step: step, every=3, periodics=(), state=None, stride=1, **options):
-    """Steps first + 1 .. last with the given losses, as `fit` would call; returns what was written to metrics.jsonl."""
+def run(folder, first=0, last=7, value=lambda step: step, every=3, periodics=(), state=None, stops=None, **upkeep):
+    """Steps first + 1 .. last with the given losses, as the loop takes them; returns what came into metrics.jsonl."""
     stage, directory = Counting(first), RunDirectory(folder)
     checkpoints = Checkpoints(directory.checkpoints("counting"), {"step": stage.variable}, keep=10)
     with MetricsLog(stage, directory, every, state) as log:
-        options = {"checkpoint_every": 5, "checkpoint_minutes": 60, "stop_requested": lambda: False, **options}
-        loop = TrainingLoop(stage, log, checkpoints, periodics, notes=lambda: {"metrics": log.state}, **options)
-        loop.on_train_begin()
-        for step in range(first, last, stride):
-            done = min(step + stride, last)
-            stage.variable.assign(done)
-            loop.on_train_batch_end(done - first - 1, {"loss": np.float32(value(done))})
+        upkeep = Upkeep(**{"checkpoint_every": 5, **upkeep})
+        loop = TrainingLoop(
+            stage, log, checkpoints, periodics, upkeep, stops or (lambda: 0), lambda: {"metrics": log.state}
+        )
+        for step in range(first + 1, last + 1):
+            stage.variable.assign(step)
+            loop.after_step(step, {"loss": np.float32(value(step))})
     return [json.loads(line) for line in directory.metrics.read_text().splitlines()]
 
 
@@ -103,7 +104,7 @@ def test_images_of_periodic_work_lie_in_the_file_of_the_metrics(tmp_path):
 def test_a_run_that_stopped_between_two_entries_writes_the_lines_of_one_that_did_not(tmp_path):
     expected = run(tmp_path / "whole")
     with pytest.raises(Stopped, match="after step 4 of counting"):
-        run(tmp_path / "stopped", stop_requested=iter([False] * 3 + [True]).__next__)
+        run(tmp_path / "stopped", stops=iter([0] * 3 + [1]).__next__)
     stage = Counting()
     notes = Checkpoints(tmp_path / "stopped" / "checkpoints" / "counting", {"step": stage.variable}).restore()
     assert stage.steps_done == 4
@@ -141,17 +142,10 @@ def test_what_is_periodic_comes_at_multiples_and_at_the_end_in_the_line_of_its_s
     ]
 
 
-def test_several_steps_an_execution_do_not_skip_what_falls_between(tmp_path):
-    steps = []
-    lines = run(tmp_path, stride=2, periodics=[Periodic(3, steps.append)])
-    assert steps == [4, 6, 7] and steps_of(lines) == [4, 6, 7]
-    assert Checkpoints(tmp_path / "checkpoints" / "counting", {}).steps == [6, 7]
-
-
 def test_checkpoints_come_by_steps_by_minutes_and_at_the_end(tmp_path):
     run(tmp_path / "steps")
     assert Checkpoints(tmp_path / "steps" / "checkpoints" / "counting", {}).steps == [5, 7]
-    run(tmp_path / "minutes", checkpoint_minutes=-1)  # always overdue
+    run(tmp_path / "minutes", checkpoint_minutes=1e-12)  # always overdue
     assert Checkpoints(tmp_path / "minutes" / "checkpoints" / "counting", {}).steps == [1, 2, 3, 4, 5, 6, 7]
 
 

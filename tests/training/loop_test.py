@@ -14,10 +14,10 @@ from robgan_tf.players.classifiers.class_branch import ClassBranch
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.signals import StopRequests
 from robgan_tf.training.finetuning import FineTuning
-from robgan_tf.training.loop import Periodic, Stopped
+from robgan_tf.training.loop import Periodic, StageTraining, Stopped
 from robgan_tf.training.monitoring import NonFiniteLossError
 from robgan_tf.training.optimization import fixed
-from robgan_tf.training.stage_training import StageTraining, Upkeep
+from robgan_tf.training.upkeep import Upkeep
 
 BATCH, STEPS = 4, 10
 POISON = 255
