@@ -23,7 +23,7 @@ from measures import plots
 from measures.evaluation import measure_evaluation
 from measures.forms import measure_forms
 from measures.growth import AXES, measure_growth
-from measures.machine import cores, git_commit, machine
+from measures.machine import machine
 from measures.peer import SIZES, measure_peer
 from measures.peers import PARTS, PEERS
 from measures.training import (
@@ -37,6 +37,8 @@ from measures.training import (
 
 from robgan_tf.run import devices
 from robgan_tf.run.directory import write_json
+from robgan_tf.run.machine import cores
+from robgan_tf.run.provenance import git_commit
 
 FLAGS = flags.FLAGS
 MEASURES = {

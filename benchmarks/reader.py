@@ -27,7 +27,7 @@ from robgan_tf.data.sources import dataset_manifest
 from robgan_tf.data.sources.record_stream import Records
 from robgan_tf.data.sources.records import tfrecord_images
 from robgan_tf.run.directory import write_json
-from robgan_tf.run.machine import machine
+from robgan_tf.run.machine import cores, machine
 from robgan_tf.run.provenance import provenance
 
 FLAGS = flags.FLAGS
@@ -237,7 +237,7 @@ def benchmark():
         "bytes": sum(os.path.getsize(path) for path in train.paths),
         "image_size": train.image_size,
         "batch": FLAGS.batch,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "tensorflow": tf.__version__,

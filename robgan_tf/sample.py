@@ -62,11 +62,10 @@ def sample():
 
 
 def _generated(experiment, run_directory, labels):
-    from robgan_tf.players import pictures
-    from robgan_tf.training import samples
+    from robgan_tf.players import pictures, sampling
 
     generator, names = experiment.restore_generator(run_directory), experiment.data.class_names
-    labels = labels or samples.shown_labels(len(names)).tolist()
+    labels = labels or sampling.shown_labels(len(names)).tolist()
     settings = names, labels, FLAGS.columns, FLAGS.seed
     animated = FLAGS.out.endswith(".gif")
     if FLAGS.what == "classes":
@@ -75,7 +74,7 @@ def _generated(experiment, run_directory, labels):
     elif FLAGS.what == "noise":
         picture = (pictures.noise_animation if animated else pictures.noise_interpolation)(generator, *settings)
     else:
-        picture = samples.generated_grid(generator, *settings)
+        picture = pictures.generated_grid(generator, *settings)
     _write(lambda path: pictures.write_animation(picture, path) if animated else picture.save(path))
 
 

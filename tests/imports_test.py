@@ -40,7 +40,8 @@ ALLOWED = {
 # Within players no one knows another one: a stage hands the attacker an objective. What belongs to one player is in its
 # folder, and the pictures are of the generator.
 PLAYERS = {
-    "players.pictures": {"players.interpolation"},
+    "players.pictures": {"players.interpolation", "players.sampling"},
+    "players.interpolation": {"players.sampling"},
 }
 
 # Libraries that newer TensorFlow does not have: one module each, so that a port costs that module alone.

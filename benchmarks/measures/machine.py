@@ -1,4 +1,4 @@
-"""What figures depend on: processor, devices, versions, load, commit."""
+"""What figures depend on: processor, devices, versions, load."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import subprocess
+import re
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
@@ -16,24 +16,17 @@ PEERS = ("torch", "foolbox", "adversarial-robustness-toolbox")
 
 def machine() -> dict:
     """Returns what the figures depend on."""
-    import tensorflow as tf
+    from robgan_tf.run.machine import machine
 
-    lines = [line.split(":", 1) for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if ":" in line]
-    cpu = {key.strip(): value.strip() for key, value in lines}
+    flags = re.search(r"^flags\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    found = flags.group(1).split() if flags else []
     return {
-        "cpu": cpu.get("model name", platform.processor()),
-        "cores": cores(),
-        "cpu_flags": [flag for flag in CPU_FLAGS if flag in cpu.get("flags", "").split()],
-        "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        **machine(),
+        "cpu_flags": [flag for flag in CPU_FLAGS if flag in found],
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "packages": {package: importlib.metadata.version(package) for package in (*PACKAGES, *filter(is_there, PEERS))},
     }
-
-
-def cores() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def is_there(package: str) -> bool:
@@ -43,9 +36,3 @@ def is_there(package: str) -> bool:
         return True
     except importlib.metadata.PackageNotFoundError:
         return False
-
-
-def git_commit() -> str | None:
-    """Returns the repository's commit, with "-dirty" where files differ from it; None where there is none."""
-    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -17,6 +17,7 @@ import tensorflow as tf
 from robgan_tf.data.datasets import Examples, ImageData, TrainingSplit, stratified_order
 from robgan_tf.data.preprocessing import to_uint8
 from robgan_tf.data.sources.sample_files import read_samples
+from robgan_tf.players.sampling import draw_noise, generate
 
 
 class ImageSource(abc.ABC):
@@ -61,10 +62,8 @@ class GeneratedImages(ImageSource):
 
     def _make(self, batch, labels, use):
         seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 0x6E4E], tf.int32), use)
-        noise = tf.random.stateless_normal(
-            [tf.size(labels), self.generator.latent_dim], tf.random.experimental.stateless_fold_in(seed, batch)
-        )
-        return to_uint8(self.generator((noise, labels), training=False))
+        noise = draw_noise(self.generator, [tf.size(labels)], tf.random.experimental.stateless_fold_in(seed, batch))
+        return to_uint8(generate(self.generator, noise, labels))
 
     def _batches(self, count, batch_size, use):
         for batch, begin in enumerate(range(0, count, batch_size)):

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import ConditionalBatchNorm
+from robgan_tf.players.sampling import generate
 
 
 def noise_path(anchors: np.ndarray, steps: int, closed: bool = False) -> np.ndarray:
@@ -76,4 +77,4 @@ def blended_generator(
     }
     for weight, target in zip(generator.weights, mixed.weights):
         target.assign(shares @ weight.numpy() if id(weight) in tables else weight.numpy())
-    return lambda noise, classes: mixed((noise, tf.cast(classes, tf.int32)), training=False)
+    return lambda noise, classes: generate(mixed, noise, tf.cast(classes, tf.int32))

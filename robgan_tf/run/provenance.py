@@ -18,9 +18,14 @@ def provenance() -> dict:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:  # run from a folder, without installation
             versions[library] = None
-    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty"]
+    return {"versions": versions, "git_commit": git_commit()}
+
+
+def git_commit() -> str | None:
+    """Returns the commit of the checkout, with "-dirty" where files differ from it; None where there is none."""
+    folder = str(pathlib.Path(__file__).parent)
+    command = ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
-        commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        commit = None
-    return {"versions": versions, "git_commit": commit}
+        return None

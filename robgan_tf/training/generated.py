@@ -13,6 +13,7 @@ import tensorflow as tf
 from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
 from robgan_tf.data.sources.sample_files import read_samples
 from robgan_tf.keras2 import keras
+from robgan_tf.players.sampling import draw_noise, generate
 from robgan_tf.training.randomness import generator_inputs, shares_of_replicas
 
 # Images that are made at once for a file.
@@ -75,7 +76,7 @@ class FromGenerator(GeneratedImages):
     def sample(self, seed, count):
         """See `GeneratedImages`."""
         inputs = generator_inputs(seed, count, self.generator.latent_dim, self.num_classes)
-        return self.generator(inputs, training=False), inputs[1]
+        return generate(self.generator, *inputs), inputs[1]
 
 
 class FromFile(GeneratedImages):
@@ -157,8 +158,7 @@ def write_samples(generator: keras.Model, path: str, count: int, seed: int):
 def _chunks(generator: keras.Model, labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
     @tf.function
     def make(seed, labels):
-        noise = tf.random.stateless_normal([_CHUNK, generator.latent_dim], seed)
-        return to_uint8(generator((noise, labels), training=False))
+        return to_uint8(generate(generator, draw_noise(generator, [_CHUNK], seed), labels))
 
     for index, begin in enumerate(range(0, len(labels), _CHUNK)):
         chunk = labels[begin : begin + _CHUNK]

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import PIL.Image
 import tensorflow as tf
 
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.data.preprocessing import to_pixel_range
+from robgan_tf.players.pictures import labelled_grid
+from robgan_tf.players.sampling import images_by_class, shown_labels
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.grids import image_grid
 from robgan_tf.run.metrics import Metric, declare
 from robgan_tf.training.cotraining import CoTraining
 
-# Of data sets with many classes, a grid shows so many.
-_ROWS, _COLUMNS = 10, 8
+_COLUMNS = 8
 
 declare(
     Metric(
@@ -36,43 +35,6 @@ declare(
         description="The same of as many real images of the same classes.",
     ),
 )
-
-
-def generated_images(generator, labels: Sequence[int], columns: int, seed: int) -> tf.Tensor:
-    """Returns generated images [len(labels), columns, H, W, C] in [-1, 1]; a column shares its noise z."""
-    noise = tf.random.stateless_normal([columns, generator.latent_dim], [seed, 0x6B1D])
-    return tf.stack([generator((noise, tf.fill([columns], int(label))), training=False) for label in labels])
-
-
-def shown_labels(num_classes: int) -> np.ndarray:
-    """Returns the classes that a grid shows: all, or ten, evenly chosen."""
-    return np.unique(np.linspace(0, num_classes - 1, _ROWS).astype(int))
-
-
-def generated_grid(
-    generator,
-    class_names: Sequence[str],
-    labels: Sequence[int] | None = None,
-    columns: int = _COLUMNS,
-    seed: int = 0,
-) -> PIL.Image.Image:
-    """Returns a labelled grid of generated images, a row for each class; a column shares its noise z.
-
-    Args:
-        generator: maps (z, labels) to images, in inference mode.
-        class_names: names of all classes.
-        labels: the classes to show; ten, evenly chosen, if None.
-        columns: images of each class.
-        seed: seed of the noise.
-    """
-    if labels is None:
-        labels = shown_labels(len(class_names))
-    return _labelled(generated_images(generator, labels, columns, seed), [class_names[label] for label in labels])
-
-
-def _labelled(images: tf.Tensor, row_names: Sequence[str]) -> PIL.Image.Image:
-    """A grid of images [rows, columns, H, W, C]."""
-    return image_grid(tf.reshape(images, [-1, *images.shape[2:]]), images.shape[1], row_names)
 
 
 def _diversity(images: tf.Tensor) -> float:
@@ -111,8 +73,8 @@ class SampleGrids:
         self.stage.standardize_average_generator(batches=20)
         names = self.data.class_names
         labels = shown_labels(len(names))
-        generated = generated_images(self.stage.average_generator, labels, _COLUMNS, self.seed)
-        grids = {"generated": _labelled(generated, [names[label] for label in labels])}
+        generated = images_by_class(self.stage.average_generator, labels, _COLUMNS, self.seed)
+        grids = {"generated": labelled_grid(generated, [names[label] for label in labels])}
         if self.stage.attacker is not None:
             grids["attack"] = self._attack_grid()
         diversity = {"diversity": _diversity(generated)}
