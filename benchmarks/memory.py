@@ -22,7 +22,7 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.experiment import build as _experiment  # noqa: F401  (makes everything known to gin)
-from robgan_tf.experiment import dry_run as plan
+from robgan_tf.experiment import needs as plan
 from robgan_tf.players.classifiers.class_branch import ClassBranch
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import Generator

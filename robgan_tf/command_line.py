@@ -80,7 +80,7 @@ def build_experiment(files, params):
     """
     import gin
 
-    from robgan_tf.experiment.build import Experiment
+    from robgan_tf.experiment.build import build
 
     for file in files:
         if not os.path.isfile(file):
@@ -96,7 +96,7 @@ def build_experiment(files, params):
         fail(f"in the configuration: {one_line(error)}")
     finally:
         standard_logging.disable(standard_logging.NOTSET)
-    return or_fail(Experiment)
+    return or_fail(build)
 
 
 def open_run():

@@ -43,11 +43,12 @@ def evaluate_run():
         command_line.fail(
             "--gin_param changes what the run was made with: give --out, so that its own robustness.json stays"
         )
+    from robgan_tf.experiment import run
     from robgan_tf.pages.run_page import update_run_report
     from robgan_tf.run.tensorboard import write_evaluation
 
     experiment, run_directory = command_line.open_run()
-    evaluation = command_line.or_fail(lambda: experiment.evaluate(run_directory))
+    evaluation = command_line.or_fail(lambda: run.evaluate(experiment, run_directory))
     if FLAGS.out:
         write(evaluation, FLAGS.out)
     else:
@@ -61,11 +62,12 @@ def evaluate_saved_model():
     """Evaluates a SavedModel; returns the evaluation, which is written or printed."""
     if not FLAGS.gin_file:
         command_line.fail("--saved_model needs --gin_file, for the data and the attack")
+    from robgan_tf.experiment import run
     from robgan_tf.serving.loading import load_logits
 
     experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
     logits = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))  # behind the set-up of the devices
-    evaluation = command_line.or_fail(lambda: experiment.evaluate_logits(logits))
+    evaluation = command_line.or_fail(lambda: run.evaluate_logits(experiment, logits))
     evaluation.report["saved_model"] = FLAGS.saved_model
     if FLAGS.out:
         write(evaluation, FLAGS.out)

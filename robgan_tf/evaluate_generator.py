@@ -28,6 +28,7 @@ def evaluate_generator():
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"
         )
+    from robgan_tf.experiment import run
     from robgan_tf.generation.extractors import classifier_extractor
     from robgan_tf.pages.run_page import update_run_report
     from robgan_tf.run.directory import RunDirectory, write_json
@@ -40,7 +41,7 @@ def evaluate_generator():
         run_directory = RunDirectory(str(pathlib.Path(FLAGS.out).with_suffix("")))
     # Behind the experiment, which sets up the devices: that is too late once TensorFlow has loaded anything.
     extractors = command_line.or_fail(lambda: [classifier_extractor(folder) for folder in FLAGS.extractor])
-    report = command_line.or_fail(lambda: experiment.evaluate_generator(run_directory, extractors, FLAGS.samples))
+    report = command_line.or_fail(lambda: run.evaluate_generator(experiment, run_directory, extractors, FLAGS.samples))
     out = pathlib.Path(FLAGS.out) if FLAGS.out else run_directory.generation
     write_json(out, report)
     print(f"wrote {out}")

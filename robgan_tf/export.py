@@ -11,8 +11,10 @@ FLAGS = flags.FLAGS
 
 def export():
     """Exports the run that the flags name."""
+    from robgan_tf.experiment import run
+
     experiment, run_directory = command_line.open_run()
-    command_line.or_fail(lambda: experiment.export(run_directory))
+    command_line.or_fail(lambda: run.export(experiment, run_directory))
 
 
 if __name__ == "__main__":

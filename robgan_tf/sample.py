@@ -62,9 +62,10 @@ def sample():
 
 
 def _generated(experiment, run_directory, labels):
+    from robgan_tf.experiment.restoring import restore_generator
     from robgan_tf.players import pictures, sampling
 
-    generator, names = experiment.restore_generator(run_directory), experiment.data.class_names
+    generator, names = restore_generator(experiment, run_directory), experiment.data.class_names
     labels = labels or sampling.shown_labels(len(names)).tolist()
     settings = names, labels, FLAGS.columns, FLAGS.seed
     animated = FLAGS.out.endswith(".gif")
@@ -79,17 +80,19 @@ def _generated(experiment, run_directory, labels):
 
 
 def _samples(experiment, run_directory, labels):
+    from robgan_tf.experiment.restoring import restore_generator
     from robgan_tf.training.generated import write_samples
 
-    write_samples(experiment.restore_generator(run_directory), FLAGS.out, FLAGS.count, FLAGS.seed)
+    write_samples(restore_generator(experiment, run_directory), FLAGS.out, FLAGS.count, FLAGS.seed)
 
 
 def _attack(experiment, run_directory, labels):
     import numpy as np
 
+    from robgan_tf.experiment.restoring import restore_classifier
     from robgan_tf.robustness.pairs import attack_pairs
 
-    classifier, test = experiment.restore_classifier(run_directory), experiment.data.test
+    classifier, test = restore_classifier(experiment, run_directory), experiment.data.test
     if labels:
         test = test.select(np.flatnonzero(np.isin(test.labels, labels)))
     # More than are shown, so that some of them change class.

@@ -50,8 +50,11 @@ def _profile_steps() -> tuple[int, int] | None:
 
 def _train(signals, profile_steps):
     from robgan_tf.bindings import explicit_bindings, operative_config
-    from robgan_tf.experiment.build import DataChangedError, NotTrainedError
     from robgan_tf.experiment.describe import summary
+    from robgan_tf.experiment.disk import check_disk
+    from robgan_tf.experiment.known_data import DataChangedError
+    from robgan_tf.experiment.restoring import NotTrainedError
+    from robgan_tf.experiment.run import run_stages
     from robgan_tf.run.checkpoints import CheckpointError
     from robgan_tf.run.directory import RunDirectory
     from robgan_tf.run.workers import LOST
@@ -68,6 +71,8 @@ def _train(signals, profile_steps):
         )
     names = [os.path.splitext(os.path.basename(file))[0] for file in FLAGS.gin_file]
     run_dir = FLAGS.run_dir or os.path.join("runs", "_".join(names))
+    if experiment.workers.is_chief:
+        command_line.or_fail(lambda: check_disk(experiment, run_dir))
     if FLAGS.dry_run:
         from robgan_tf.experiment import dry_run as plan
 
@@ -79,10 +84,8 @@ def _train(signals, profile_steps):
     command_line.or_fail(lambda: run_directory.claim(operative_config(), explicit_bindings()))
     print(summary(experiment))
     signals.before_exit = run_directory.release
-    experiment.stops = signals
-    experiment.profile_steps = profile_steps
     try:
-        experiment.run(run_directory, stages)
+        run_stages(experiment, run_directory, stages, signals, profile_steps)
         experiment.workers.highest(0)  # none leaves before all are done
     except (NotTrainedError, DataChangedError) as error:
         command_line.fail(str(error))

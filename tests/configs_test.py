@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from robgan_tf.data.datasets import Examples, ImageData
-from robgan_tf.experiment.build import Experiment
+from robgan_tf.experiment.build import build
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import (
     SplitAsCode,
@@ -39,7 +39,7 @@ def experiment_of():
         data = ImageData(
             "blank", tuple(map(str, range(classes))), blank(TRAIN, size), blank(classes, size), blank(classes, size)
         )
-        return Experiment(data=lambda: data)
+        return build(data=lambda: data)
 
     return make
 
@@ -77,7 +77,7 @@ def test_the_papers_numbers(experiment_of, name, size, classes, epsilon, generat
     attacker = stage.attacker
     assert (attacker.steps, attacker.random_start, attacker.threat_model.epsilon) == (5, False, epsilon)
     assert attacker.step_size == epsilon / 4
-    assert experiment.cotraining_noise == 1 / 128
+    assert experiment.configuration.cotraining_noise == 1 / 128
 
     # Fine-tuning: 20 + 20 + 10 + 10 epochs of batch 128, Adam 1e-3 divided by ten after each part.
     stage = experiment.finetuning
@@ -137,7 +137,7 @@ def system_of(tmp_path):
         files = [str(GIN / f"{base}.gin"), *(str(GIN / "baselines" / f"{system}.gin") for system in systems)]
         samples = f"sample_file.path = '{tmp_path / 'samples.npz'}'"
         gin.parse_config_files_and_bindings(files, [*NARROW, samples, "configure.precision = 'float32'", *params])
-        return Experiment(data=lambda: data)
+        return build(data=lambda: data)
 
     return make
 

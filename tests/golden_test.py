@@ -11,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf import command_line
-from robgan_tf.bindings import config_differences, operative_config
+from robgan_tf.bindings import explicit_bindings, operative_config
+from robgan_tf.experiment.restoring import restore_generator
+from robgan_tf.experiment.run import evaluate, run_stages
 from robgan_tf.run.checkpoints import steps_in
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.serving.loading import load_logits
@@ -52,8 +54,10 @@ def build(runs, tmp_path):
 @pytest.mark.parametrize(("part", "stages"), [("cotraining", ("cotrain", "finetune")), ("finetuning", ("finetune",))])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(build, part, stages):
     experiment, run = build(part)
-    assert all("digits.data_dir" in line for line in config_differences(run.config.read_text(), operative_config()))
-    experiment.run(run, stages)
+    run.claim(operative_config(), explicit_bindings())
+    run_stages(experiment, run, stages)
+    run.release()
+    assert run.data.exists()
     records = run.metric_records()
     assert len(records) == len(EXPECTED["metrics"])
     for record, expected in zip(records, EXPECTED["metrics"]):
@@ -77,13 +81,13 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(build, part, stages
 def test_a_finished_run_is_evaluated_as_it_was(build):
     experiment, run = build("finished")
     stored = json.loads(run.robustness.read_text())
-    report = experiment.evaluate(run).report
+    report = evaluate(experiment, run).report
     for split, stored_split in ((report, stored), (report["train"], stored["train"])):
         curve = {point["epsilon"]: point["accuracy"] for point in split["curve"]}
         for point in stored_split["curve"]:
             # 40 images, one of which may stand on a border.
             assert abs(curve[point["epsilon"]] - point["accuracy"]) <= 1 / 40, point
-    assert experiment.restore_generator(run).count_params()
+    assert restore_generator(experiment, run).count_params()
 
 
 def test_an_export_answers_as_it_did(runs):

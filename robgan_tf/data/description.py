@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 
 from robgan_tf.data.datasets import READ_BATCH, Examples, ImageData
 
@@ -29,6 +30,29 @@ def describe(data: ImageData) -> dict:
         "counts": {name: split.counts(data.num_classes) for name, split in data.splits.items()},
         "fingerprint": dict(fingerprint),
     }
+
+
+def check_class_names(names: Sequence[str]):
+    """Raises ValueError for class names that reports and exports can't hold: not text in UTF-8, blank, or twice."""
+    wrong = [name for name in names if not _is_text(name)]
+    if wrong:
+        raise ValueError(
+            f"Class names must be text in UTF-8 without control characters, for reports and exports; got "
+            f"{', '.join(map(ascii, wrong[:3]))}{f' and {len(wrong) - 3} more' if len(wrong) > 3 else ''}: rename "
+            f"these classes (or the folders that name them)."
+        )
+    twice = sorted({name for name in names if list(names).count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise ValueError(f"Class names must be all different; there are several of {', '.join(map(repr, twice[:3]))}.")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # how Python reads names of files that are not UTF-8
+        return False
+    # XML and HTML have no place for control characters, nor for U+FFFE and U+FFFF.
+    return bool(name.strip()) and not any(unicodedata.category(one) == "Cc" or one in "\ufffe\uffff" for one in name)
 
 
 def whereabouts(path: str | os.PathLike) -> str:

@@ -52,7 +52,7 @@ def summary(experiment) -> str:
     ]
     if experiment.finetuning is not None and experiment.finetuning.generated is not None:
         lines.append(f"generated images: {experiment.finetuning.generated.origin}")
-    for stage in filter(None, (experiment.cotraining, experiment.finetuning)):
+    for stage in experiment.training_stages:
         attacker = "no attack"
         if stage.attacker is not None:
             attacker = f"{stage.attacker.steps} attack steps of {stage.attacker.step_size:g} in the "
@@ -66,7 +66,12 @@ def summary(experiment) -> str:
 
 def about_run(experiment) -> dict:
     """Returns what `manifest.json` of a run directory says: versions, commit, machine, data, players, lengths."""
-    return {**provenance(), "machine": machine(), "run": summary(experiment).splitlines(), "seed": experiment.seed}
+    return {
+        **provenance(),
+        "machine": machine(),
+        "run": summary(experiment).splitlines(),
+        "seed": experiment.configuration.seed,
+    }
 
 
 def about_export(experiment, run_directory: RunDirectory) -> dict:

@@ -16,11 +16,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Hand their input's buffer on.
-_RENAMES = frozenset(
-    "CheckNumerics EnsureShape ExpandDims Identity IdentityN PlaceholderWithDefault PreventGradient Reshape Snapshot "
-    "Squeeze StopGradient".split()
-)
+from robgan_tf.experiment import graphs
+
 # Can write their output over an input of the same size.
 _ELEMENTWISE = frozenset(
     "Abs Add AddN AddV2 BiasAdd ClipByValue Div Exp LeakyRelu Log Maximum Minimum Mul Neg Pow RealDiv Reciprocal Relu "
@@ -144,7 +141,7 @@ class _Walker:
 
     def walk(self, graph: tf.Graph, inputs: Sequence, outputs: Sequence, owned: Sequence[int]) -> Footprint:
         """Returns the needs of one graph; `owned` are the bytes of each input that it may free after the last use."""
-        operations = _that_run(graph, outputs)
+        operations = graphs.operations_that_run(graph, outputs)
         consumed = [tensor for operation in operations for tensor in operation.inputs] + list(outputs)
         memory = _Memory(collections.Counter(tensor.ref() for tensor in consumed))
         memory.allocate(inputs, owned)
@@ -158,7 +155,7 @@ class _Walker:
                 bound = sum(size_in_bytes(source) or memory.buffers[source.ref()].size for source in sources)
                 sizes = [bound if size is None else size for size in sizes]
             used = [size for result, size in zip(results, sizes) if memory.uses[result.ref()]]
-            if None in used and operation.type not in _RENAMES | _WORKSPACE:
+            if None in used and operation.type not in graphs.RENAMES | _WORKSPACE:
                 unknown[f"the size of what {operation.type} gives"] = None
             sizes = [size or 0 for size in sizes]
             overwritten = None
@@ -167,7 +164,7 @@ class _Walker:
                 overwritten = next((source for buffer, source in dying.items() if buffer.size == sizes[0] > 0), None)
             if elsewhere:
                 memory.allocate(results, sizes)
-            elif operation.type in _RENAMES:
+            elif operation.type in graphs.RENAMES:
                 for source, result in zip(sources, results):
                     memory.share(source, result)
             elif overwritten is not None:
@@ -179,7 +176,7 @@ class _Walker:
                 continue
             else:
                 memory.allocate(results, sizes)
-                flops += _flops(operation)
+                flops += graphs.flops(operation)
             memory.release(sources)
         return Footprint(memory.peak, flops, tuple(unknown))
 
@@ -193,7 +190,7 @@ class _Walker:
         for name in self._names(operation):
             body, inputs, outputs = self._body(name)
             # Outputs that are an input handed through, output -> input: in a loop, what does not change.
-            through = _handed_through(inputs, outputs)
+            through = graphs.handed_through(inputs, outputs)
             if is_loop:
                 through = {output: index for output, index in through.items() if output == index}
             # A round of a loop frees the last round's results; what is called once, what nobody else will need.
@@ -211,7 +208,7 @@ class _Walker:
         memory.release(sources)
         fresh = [index for index in range(len(results)) if index not in through]
         memory.allocate([results[index] for index in fresh], [sizes[index] for index in fresh])
-        rounds, unknown = _rounds(operation) if is_loop else 1, [text for need in needs for text in need.unknown]
+        rounds, unknown = graphs.rounds(operation) if is_loop else 1, [text for need in needs for text in need.unknown]
         if rounds is None:
             rounds, unknown = 1, [*unknown, f"the number of rounds of {operation.name}"]
         return Footprint(0, rounds * max(need.flops for need in needs), tuple(unknown))
@@ -224,7 +221,7 @@ class _Walker:
     def _body(self, name: str) -> tuple[tf.Graph, list, list]:
         """Returns a function of the library as a graph, with its inputs and outputs."""
         if name not in self._bodies:
-            self._bodies[name] = _rebuild(self._library[name], self._library.values())
+            self._bodies[name] = graphs.rebuild(self._library[name], self._library.values())
         return self._bodies[name]
 
     def _is_here(self, operation) -> bool:
@@ -239,113 +236,6 @@ def _size(tensor) -> int | None:
     size = size_in_bytes(tensor)
     if size is not None:
         return size
-    names = [operation.outputs[0] for operation in tensor.consumers() if operation.type in _RENAMES - {"IdentityN"}]
+    renamed = [operation for operation in tensor.consumers() if operation.type in graphs.RENAMES - {"IdentityN"}]
+    names = [operation.outputs[0] for operation in renamed]
     return next((size for size in map(_size, names) if size is not None), None)
-
-
-def _that_run(graph: tf.Graph, outputs: Sequence) -> list:
-    """Returns the operations that the outputs or a change of state need; TensorFlow leaves out the others.
-
-    (A convolution's gradient is traced for its kernel, too, where only that of its input is asked for.)
-    """
-    needed = set()
-    waiting = [tensor.op for tensor in outputs]
-    waiting += [operation for operation in graph.get_operations() if operation.op_def.is_stateful]
-    while waiting:
-        operation = waiting.pop()
-        if operation not in needed:
-            needed.add(operation)
-            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
-    return [operation for operation in graph.get_operations() if operation in needed]
-
-
-def _rebuild(definition, library) -> tuple[tf.Graph, list, list]:
-    """Makes a graph of a function's definition, with the shapes that were known when it was traced."""
-    with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(tf.compat.v1.GraphDef(library={"function": library}), name="")
-        shapes = [tf.TensorShape(shape) for shape in definition.attr["_input_shapes"].list.shape]
-        arguments = definition.signature.input_arg
-        inputs = [
-            tf.compat.v1.placeholder(tf.as_dtype(argument.type), shape, argument.name)
-            for argument, shape in zip(arguments, shapes)
-        ]
-        tensors = {argument.name: [tensor] for argument, tensor in zip(arguments, inputs)}
-
-        def tensor(name):  # of an argument `name`, or the result `node:output:index`
-            source, _, index = name.rpartition(":")
-            return tensors[source][int(index)] if source else tensors[name][0]
-
-        waiting = list(definition.node_def)
-        while waiting:  # they need not be in order
-            later = []
-            for node in waiting:
-                names = [name for name in node.input if not name.startswith("^")]
-                if any((name.rpartition(":")[0] or name) not in tensors for name in names):
-                    later.append(node)
-                    continue
-                with graph.device(node.device or None):
-                    operation = graph.create_op(
-                        node.op, list(map(tensor, names)), name=node.name, attrs=dict(node.attr)
-                    )
-                for result, shape in zip(operation.outputs, node.attr["_output_shapes"].list.shape):
-                    result.set_shape(tf.TensorShape(shape))
-                tensors.update(_named_outputs(node, operation))
-            if len(later) == len(waiting):
-                raise ValueError(f"{definition.signature.name}: nodes wait for each other.")
-            waiting = later
-        return graph, inputs, [tensor(definition.ret[output.name]) for output in definition.signature.output_arg]
-
-
-def _named_outputs(node, operation) -> dict[str, list]:
-    """Returns the outputs by the names that a function's definition has for them, `node:output`."""
-    named, results = {}, list(operation.outputs)
-    for argument in operation.op_def.output_arg:
-        if argument.number_attr:
-            count = node.attr[argument.number_attr].i
-        elif argument.type_list_attr:
-            count = len(node.attr[argument.type_list_attr].list.type)
-        else:
-            count = 1
-        named[f"{node.name}:{argument.name}"] = results[:count]
-        results = results[count:]
-    return named
-
-
-def _handed_through(inputs: Sequence, outputs: Sequence) -> dict[int, int]:
-    """Returns which outputs are inputs under another name, index -> index."""
-    indices = {tensor.ref(): index for index, tensor in enumerate(inputs)}
-    through = {}
-    for index, tensor in enumerate(outputs):
-        while tensor.op.type in _RENAMES:
-            tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
-        if tensor.ref() in indices:
-            through[index] = indices[tensor.ref()]
-    return through
-
-
-def _rounds(loop) -> int | None:
-    """Returns the number of rounds of a loop that was made with `maximum_iterations`, else None."""
-    # tf.while_loop puts its own counter and the limit before the loop's variables.
-    limit = loop.inputs[1] if len(loop.inputs) > 1 else None
-    if limit is None or "maximum_iterations" not in limit.op.name:
-        return None
-    value = tf.get_static_value(limit)
-    return None if value is None or value < 0 else int(value)  # -1 is no limit
-
-
-def _flops(operation) -> int:
-    """Returns the arithmetic of a convolution or matrix product, 0 for anything else."""
-    inputs, kind = [tensor.shape for tensor in operation.inputs], operation.type
-    if kind == "Conv2D":
-        kernel, result = inputs[1], operation.outputs[0].shape
-    elif kind == "Conv2DBackpropInput":
-        kernel, result = inputs[1], inputs[2]
-    elif kind == "Conv2DBackpropFilter":
-        kernel, result = operation.outputs[0].shape, inputs[2]
-    elif kind in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
-        transposed = operation.get_attr("transpose_a" if kind == "MatMul" else "adj_x")
-        return 2 * (operation.outputs[0].shape.num_elements() or 0) * (inputs[0][-2 if transposed else -1] or 0)
-    else:
-        return 0
-    # Each element of the result is a sum over the kernel's window and input channels.
-    return 2 * (result.num_elements() or 0) * (kernel[:3].num_elements() or 0)

@@ -112,6 +112,11 @@ class RobustnessEvaluation:
         own = attacks[0].threat_model.epsilon * (1 + 1e-6)
         self.reference_epsilon = max([e for e in epsilons if 0 < e <= own], default=epsilons[min(1, len(epsilons) - 1)])
 
+    def check(self, data: ImageData):
+        """Raises ValueError where an attack can't be made on data of so few classes."""
+        for attack in self.attacks:
+            attack.check_classes(data.num_classes)
+
     def __call__(
         self, logits: Callable, data: ImageData, progress: Callable[[str], None] = lambda line: None
     ) -> Evaluation:

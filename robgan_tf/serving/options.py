@@ -46,8 +46,13 @@ class ExportOptions:
         check_batch_sizes(self.warm_up_batch_sizes)
 
     def check(self, image_shape: Sequence[int]) -> None:
-        """Raises a ValueError where the network's own images, of (H, W, C), would be refused."""
-        height, width, _ = image_shape
+        """Raises a ValueError where images of the network's shape (H, W, C) can't be decoded, or would be refused."""
+        height, width, channels = image_shape
+        if channels not in (1, 3):
+            raise ValueError(
+                f"An export decodes images of 1 channel (grey) or 3 (RGB), the data has {channels}: give data of 1 or "
+                f"3 channels."
+            )
         if self.max_pixels < height * width:
             raise ValueError(
                 f"ExportOptions.max_pixels = {self.max_pixels} refuses images of the network's own size, {height} x "

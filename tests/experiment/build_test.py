@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from robgan_tf import command_line
 from robgan_tf.bindings import bindings, operative_config
-from robgan_tf.experiment.build import NotTrainedError
 from robgan_tf.experiment.describe import summary
+from robgan_tf.experiment.restoring import NotTrainedError, restore_classifier, restore_generator
+from robgan_tf.experiment.run import export, run_stages
 from robgan_tf.run.checkpoints import steps_in
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.serving.saved_model import export_classifier
@@ -109,11 +110,11 @@ def test_stop_and_continue_equals_uninterrupted(make_experiment, kill_at, tmp_pa
     undisturbed, stopped = RunDirectory(tmp_path / "undisturbed"), RunDirectory(tmp_path / "stopped")
     stages = ("cotrain", "finetune")
     devices = (f"configure.replicas = {replicas}", f"configure.precision = '{precision}'")
-    make_experiment(*devices).run(undisturbed, stages)
+    run_stages(make_experiment(*devices), undisturbed, stages)
     kill_at(stage, step)
     with pytest.raises(Killed):
-        make_experiment(*devices).run(stopped, stages)
-    make_experiment(*devices).run(stopped, stages)
+        run_stages(make_experiment(*devices), stopped, stages)
+    run_stages(make_experiment(*devices), stopped, stages)
     for name in ("cotraining", "finetuning"):
         expected, actual = checkpointed(undisturbed, name), checkpointed(stopped, name)
         assert expected.keys() == actual.keys() and len(expected) > 50
@@ -126,11 +127,11 @@ def test_stop_and_continue_equals_uninterrupted(make_experiment, kill_at, tmp_pa
 def test_stages_out_of_order_say_what_is_missing(make_experiment, tmp_path):
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(NotTrainedError, match="finetune needs the end of co-training, which is at step 0 of 6"):
-        make_experiment().run(run, ("finetune",))
+        run_stages(make_experiment(), run, ("finetune",))
     with pytest.raises(NotTrainedError, match="finetuning in .* is at step 0 of 12: finish the training"):
-        make_experiment().run(run, ("evaluate",))
+        run_stages(make_experiment(), run, ("evaluate",))
     with pytest.raises(NotTrainedError, match="no checkpoint of co-training"):
-        make_experiment().restore_generator(run)
+        restore_generator(make_experiment(), run)
     assert not run.path.exists()
 
 
@@ -138,7 +139,7 @@ def test_stages_out_of_order_say_what_is_missing(make_experiment, tmp_path):
 def test_a_run_on_two_replicas_goes_through_all_stages(make_experiment, tmp_path):
     run = RunDirectory(tmp_path / "run")
     experiment = make_experiment("configure.replicas = 2")
-    experiment.run(run, experiment.stages)
+    run_stages(experiment, run, experiment.stages)
     report = json.loads(run.robustness.read_text())
     assert report["examples"] == report["train"]["examples"] == 40
     assert (run.exports / "1" / "saved_model.pb").exists()
@@ -153,8 +154,8 @@ def test_export_in_bfloat16_without_a_report(make_experiment, tmp_path):
     run = RunDirectory(tmp_path / "run")
     systems = ["standard_training"]
     run.claim("FineTuning.epochs = 0.15")
-    make_experiment(systems=systems).run(run, ("finetune",))
-    make_experiment("ExportOptions.compute = 'bfloat16'", systems=systems).export(run)
+    run_stages(make_experiment(systems=systems), run, ("finetune",))
+    export(make_experiment("ExportOptions.compute = 'bfloat16'", systems=systems), run)
     manifest = json.loads((run.exports / "1" / "assets.extra" / "manifest.json").read_text())
     assert manifest["compute"] == {"dtype": "bfloat16", "xla": False} and manifest["accuracy"] is None
     assert manifest["config"] == "FineTuning.epochs = 0.15"
@@ -190,8 +191,8 @@ def scores(make_experiment, tmp_path):
 @pytest.mark.slow
 def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, scores, tmp_path):
     plain, scored = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "scored")
-    make_experiment().run(plain, ("cotrain",))
-    make_experiment(*scores).run(scored, ("cotrain",))
+    run_stages(make_experiment(), plain, ("cotrain",))
+    run_stages(make_experiment(*scores), scored, ("cotrain",))
     expected, actual = checkpointed(plain, "cotraining"), checkpointed(scored, "cotraining")
     for key, value in expected.items():
         # The statistics of the averaged generator are taken anew before it is used, and by grids at other steps.
@@ -207,11 +208,11 @@ def test_scores_of_the_generator_leave_its_training_as_it_is(make_experiment, sc
 def test_scores_on_two_replicas_are_the_same_after_a_stop(make_experiment, scores, kill_at, tmp_path):
     undisturbed, stopped = RunDirectory(tmp_path / "undisturbed"), RunDirectory(tmp_path / "stopped")
     params = (*scores, "configure.replicas = 2")
-    make_experiment(*params).run(undisturbed, ("cotrain",))
+    run_stages(make_experiment(*params), undisturbed, ("cotrain",))
     kill_at("cotraining", 5)
     with pytest.raises(Killed):
-        make_experiment(*params).run(stopped, ("cotrain",))
-    make_experiment(*params).run(stopped, ("cotrain",))
+        run_stages(make_experiment(*params), stopped, ("cotrain",))
+    run_stages(make_experiment(*params), stopped, ("cotrain",))
     assert metrics(stopped) == metrics(undisturbed)
     steps = [line["step"] for line in metrics(stopped) if "generator_frechet_classifier_distance" in line]
     assert steps == [3, 6]
@@ -234,7 +235,7 @@ def test_baselines_run_from_gin_alone(make_experiment, tmp_path, system, stages)
     experiment = make_experiment(systems=[system])
     assert experiment.stages == stages
     run = RunDirectory(tmp_path / "run")
-    experiment.run(run, stages[:1])
+    run_stages(experiment, run, stages[:1])
     assert run.last_checkpoint()
 
 
@@ -262,12 +263,12 @@ def test_another_classifier_goes_through_all_stages_and_resumes(make_experiment,
     run, stopped = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "stopped")
     experiment = make()
     assert set(experiment.networks) == {"generator", "discriminator", "classifier"} and experiment.stages == ALL
-    experiment.run(run, ALL)
+    run_stages(experiment, run, ALL)
     report = json.loads(run.robustness.read_text())
     assert report["examples"] == 40
     images = experiment.data.test.images[:8]
     exported = tf.saved_model.load(str(run.exports / "1"))
-    classifier = make().restore_classifier(run)
+    classifier = restore_classifier(make(), run)
     assert classifier.name == "preact_resnet18"
     expected = classifier(tf.cast(images, tf.float32) / 127.5 - 1)
     np.testing.assert_allclose(exported.logits(tf.cast(images, tf.float32) / 127.5 - 1), expected, atol=1e-4)
@@ -276,8 +277,8 @@ def test_another_classifier_goes_through_all_stages_and_resumes(make_experiment,
     # Stopped in fine-tuning, with batch norm's averages in the checkpoint.
     kill_at("finetuning", 6)
     with pytest.raises(Killed):
-        make().run(stopped, ALL[:2])
-    make().run(stopped, ALL[:2])
+        run_stages(make(), stopped, ALL[:2])
+    run_stages(make(), stopped, ALL[:2])
     expected, actual = checkpointed(run, "finetuning"), checkpointed(stopped, "finetuning")
     assert expected.keys() == actual.keys() and any("moving_variance" in name for name in expected)
     for key, value in expected.items():
@@ -304,7 +305,7 @@ def test_a_sample_set_on_disk_stands_for_the_generator(make_experiment, tmp_path
         assert experiment.cotraining is None and experiment.stages == ALL[1:]
         assert f"generated images: sample_file.path = {path}" in summary(experiment)
         run = RunDirectory(tmp_path / systems[0])
-        experiment.run(run, ALL[1:3])
+        run_stages(experiment, run, ALL[1:3])
         assert "fake_class_accuracy" in metrics(run)[0]
 
 

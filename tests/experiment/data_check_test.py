@@ -11,7 +11,9 @@ import pytest
 
 from robgan_tf import command_line
 from robgan_tf.bindings import explicit_bindings, operative_config
-from robgan_tf.experiment.build import DataChangedError
+from robgan_tf.experiment.known_data import DataChangedError, check_data
+from robgan_tf.experiment.restoring import restore_classifier
+from robgan_tf.experiment.run import evaluate, export, run_stages
 from robgan_tf.run.directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -59,7 +61,7 @@ def start(tmp_path):
 @pytest.fixture
 def trained(photos, start):
     experiment, run = start(photos)
-    experiment.run(run, ("finetune",))
+    run_stages(experiment, run, ("finetune",))
     run.release()
     return run
 
@@ -77,10 +79,10 @@ def test_a_class_that_was_renamed_is_refused_by_every_stage_and_nothing_is_writt
     before = sorted(trained.path.rglob("*"))
     experiment, run = start(photos)
     for stage in (
-        lambda: experiment.run(run, ("finetune",)),
-        lambda: experiment.evaluate(run),
-        lambda: experiment.export(run),
-        lambda: experiment.restore_classifier(run),
+        lambda: run_stages(experiment, run, ("finetune",)),
+        lambda: evaluate(experiment, run),
+        lambda: export(experiment, run),
+        lambda: restore_classifier(experiment, run),
     ):
         with pytest.raises(DataChangedError) as error:
             stage()
@@ -93,7 +95,7 @@ def test_a_class_that_was_renamed_is_refused_by_every_stage_and_nothing_is_writt
 def test_data_that_were_moved_go_on_and_the_run_knows_where_they_are(trained, photos, start):
     shutil.move(photos, photos.parent / "elsewhere")
     experiment, run = start(photos.parent / "elsewhere", "image_folder.in_memory = False")
-    experiment.run(run, ("finetune",))
+    run_stages(experiment, run, ("finetune",))
     assert "elsewhere" in run.config.read_text()
     run.release()
 
@@ -101,13 +103,13 @@ def test_data_that_were_moved_go_on_and_the_run_knows_where_they_are(trained, ph
 def test_a_run_from_before_gets_its_description_at_the_next_start(trained, photos, start):
     trained.data.unlink()
     experiment, run = start(photos)
-    experiment.restore_classifier(run)
+    restore_classifier(experiment, run)
     assert not run.data.exists()  # it may be of others: a reader writes nothing
-    experiment.run(run, ("finetune",))
+    run_stages(experiment, run, ("finetune",))
     assert run.data.exists()
     run.data.write_text("[]")
     with pytest.raises(DataChangedError, match=r"data\.json, the description of the run's data, can't be read"):
-        experiment.run(run, ("finetune",))
+        run_stages(experiment, run, ("finetune",))
     run.release()
 
 
@@ -116,6 +118,6 @@ def test_uneven_classes_are_said_once_in_a_run(photos, start, caplog):
         shutil.copy(photos / "train/cup/0.png", photos / f"train/cup/more{number}.png")
     for _ in range(2):
         experiment, run = start(photos)
-        experiment.check_data(run, keep=True)
+        check_data(experiment, run, keep=True)
         run.release()
     assert caplog.text.count("(cup) training images: what is learnt") == 1

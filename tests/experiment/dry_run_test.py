@@ -13,6 +13,10 @@ import tensorflow as tf
 
 from robgan_tf import command_line
 from robgan_tf.experiment import dry_run as plan
+from robgan_tf.experiment.disk import checkpoint_bytes
+from robgan_tf.experiment.footprint import footprint
+from robgan_tf.experiment.machine_speed import gpu_memory, matrix_product_rate, reader_rate
+from robgan_tf.experiment.needs import resident_bytes, step_needs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -82,16 +86,16 @@ def test_the_attack_takes_the_arithmetic_of_the_discriminator_there_and_back(exp
     expected = 2 * (stage.attacker.steps * stage.batch_size * (there + back) + weights)
     images, labels, seed = tf.TensorSpec([32, 16, 16, 1]), tf.TensorSpec([32], tf.int32), tf.TensorSpec([2], tf.int32)
     traced = tf.function(stage.attack, autograph=False).get_concrete_function(images, labels, seed)
-    assert plan.footprint(traced).flops == expected
+    assert footprint(traced).flops == expected
 
 
 @pytest.mark.slow
 def test_the_parts_make_up_the_step(experiment):
     stage = experiment.cotraining
-    needs = plan.step_needs(stage, experiment.data.image_shape, experiment.strategy)
+    needs = step_needs(stage, experiment.data.image_shape, experiment.strategy)
     step = tf.function(lambda *batch: stage.train_step(batch), autograph=False)
     whole = step.get_concrete_function(tf.TensorSpec([96, 16, 16, 1]), tf.TensorSpec([96], tf.int32))
-    assert plan.footprint(whole).flops == needs.flops
+    assert footprint(whole).flops == needs.flops
     assert needs.batch == 96 * 16 * 16 * 4
 
 
@@ -100,11 +104,11 @@ def test_a_checkpoint_has_the_size_that_is_said(experiment, tmp_path, name):
     stage = getattr(experiment, name)
     tf.train.Checkpoint(**stage.checkpoint_objects()).write(str(tmp_path / "values"))
     written = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert plan.checkpoint_bytes(stage) == pytest.approx(written, rel=0.06)  # names and checksums of the variables
+    assert checkpoint_bytes(stage) == pytest.approx(written, rel=0.06)  # names and checksums of the variables
 
 
 def test_what_stays_in_memory_is_counted(experiment):
-    weights, moments = plan.resident_bytes(experiment)
+    weights, moments = resident_bytes(experiment)
     stage = experiment.cotraining
     networks = [stage.generator, stage.average_generator, experiment.discriminator, experiment.finetuning.result]
     arrays = [array for network in networks for array in network.get_weights()]
@@ -145,17 +149,17 @@ def test_too_little_disk_is_a_warning(experiment, tmp_path, monkeypatch):
 
 
 def test_the_reader_and_the_matrix_product_have_a_rate(experiment):
-    assert plan.reader_rate(experiment, 96, 1 / 128, seconds=0.1) > 100
+    assert reader_rate(experiment, 96, 1 / 128, seconds=0.1) > 100
     for dtype in ("float32", "bfloat16"):
-        assert plan.matrix_product_rate(dtype, seconds=0.1) > 1e8
+        assert matrix_product_rate(dtype, seconds=0.1) > 1e8
 
 
 def test_the_memory_of_gpus_is_asked_of_their_driver(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert plan.gpu_memory() == []
+    assert gpu_memory() == []
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 24564\necho 8192\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    assert plan.gpu_memory() == [24564 * 2**20, 8192 * 2**20]
+    assert gpu_memory() == [24564 * 2**20, 8192 * 2**20]
 
 
 @pytest.mark.slow
@@ -165,7 +169,7 @@ def test_a_device_of_two_needs_what_one_with_half_the_batch_does(tmp_path):
     assert two.strategy.num_replicas_in_sync == 2
     for name in ("cotraining", "finetuning"):
         one_half, one_of_two = (
-            plan.step_needs(getattr(made, name), made.data.image_shape, made.strategy) for made in (halves, two)
+            step_needs(getattr(made, name), made.data.image_shape, made.strategy) for made in (halves, two)
         )
         # The averaged generator's statistics are of 128 images over all devices, whatever the batch.
         of_the_average = [phase for phase in one_half.phases if phase.startswith("statistics")]
@@ -173,10 +177,10 @@ def test_a_device_of_two_needs_what_one_with_half_the_batch_does(tmp_path):
         assert alone == [2 * flops for flops in shared]
         assert (one_of_two.flops, one_of_two.batch) == (one_half.flops, one_half.batch)
         assert list(one_of_two.phases) == list(one_half.phases)
-        for phase, footprint in one_half.phases.items():
-            assert one_of_two.phases[phase].flops == footprint.flops
+        for phase, expected in one_half.phases.items():
+            assert one_of_two.phases[phase].flops == expected.flops
             # Batch norm and the sums of gradients are other operations on several replicas, of some buffers more.
-            assert one_of_two.phases[phase].peak == pytest.approx(footprint.peak, rel=0.02)
+            assert one_of_two.phases[phase].peak == pytest.approx(expected.peak, rel=0.02)
 
 
 # ---- the command

@@ -57,15 +57,16 @@ def build(request: dict) -> dict:
     import gin
 
     from robgan_tf.bindings import operative_config
-    from robgan_tf.experiment import dry_run as plan
     from robgan_tf.experiment.describe import summary
+    from robgan_tf.experiment.machine_speed import matrix_product_rate
+    from robgan_tf.experiment.needs import step_needs
     from robgan_tf.keras2 import keras
 
     gin.clear_config(clear_constants=False)
     experiment = command_line.build_experiment(request["files"], request["params"])
     stages = []
-    for stage in filter(None, (experiment.cotraining, experiment.finetuning)):
-        needs = plan.step_needs(stage, experiment.data.image_shape, experiment.strategy) if request["cost"] else None
+    for stage in experiment.training_stages:
+        needs = step_needs(stage, experiment.data.image_shape, experiment.strategy) if request["cost"] else None
         stages.append(
             {
                 "stage": stage.name_of_stage,
@@ -80,9 +81,7 @@ def build(request: dict) -> dict:
         "data": summary(experiment).splitlines()[0],
         "train_images": len(experiment.data.train),
         "stages": stages,
-        "rate": plan.matrix_product_rate(keras.mixed_precision.global_policy().compute_dtype)
-        if request["cost"]
-        else None,
+        "rate": matrix_product_rate(keras.mixed_precision.global_policy().compute_dtype) if request["cost"] else None,
     }
 
 

@@ -53,6 +53,10 @@ class Attack(abc.ABC):
             run: which of the `runs` it is, from 0, as a number or an int32 scalar.
         """
 
+    def check_classes(self, num_classes: int) -> None:
+        """Raises ValueError where the attack needs more classes; most take any number."""
+        del num_classes
+
     def with_epsilon(self, epsilon) -> Attack:
         """Returns the same attack on a ball of another radius, a number or a scalar tensor."""
         other = copy.copy(self)
@@ -91,6 +95,20 @@ class GradientAttack(Attack):
         self.objective = objective
         self.targets = targets
         self.restarts = restarts
+
+    def check_classes(self, num_classes: int):
+        """Raises ValueError where what is maximised needs more classes."""
+        fewest = max(getattr(self.objective, "fewest_classes", 1), 2 if self.targets else 1)
+        if num_classes < fewest:
+            raise ValueError(
+                f"{type(self).__name__}.objective = @{self.objective.__name__} with targets = {self.targets} needs "
+                f"{fewest} classes, the data has {num_classes}: "
+                + (
+                    "an attack with targets needs a wrong class; set targets = 0 and @class_loss."
+                    if num_classes < 2
+                    else f"take @{'targeted_' if self.targets else ''}margin_loss, which needs two."
+                )
+            )
 
     @property
     def runs(self) -> int:

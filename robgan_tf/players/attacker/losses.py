@@ -10,6 +10,16 @@ import gin
 import tensorflow as tf
 
 
+def _of_classes(fewest):
+    """Says how many classes a loss needs, for checks before anything is attacked."""
+
+    def note(loss):
+        loss.fewest_classes = fewest
+        return loss
+
+    return note
+
+
 @gin.register
 def margin_loss(logits, labels):
     """max_(k != y) z_k - z_y, positive where the answer is wrong (Carlini & Wagner 2017, f6)."""
@@ -23,6 +33,7 @@ def targeted_margin_loss(logits, labels, targets):
 
 
 @gin.register
+@_of_classes(3)
 def dlr_loss(logits, labels):
     """The margin over z_(1) - z_(3), which does not change with the scale of the logits (Croce & Hein 2020, eq. 6).
 
@@ -35,6 +46,7 @@ def dlr_loss(logits, labels):
 
 
 @gin.register
+@_of_classes(4)
 def targeted_dlr_loss(logits, labels, targets):
     """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (Croce & Hein 2020, eq. 7).
 

@@ -1,0 +1,146 @@
+"""What a run needs of its devices and of the disk: steps are traced, and nothing is run.
+
+See docs/dry_run.md for what is counted and how well it agrees with measurements.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from robgan_tf.experiment.build import Experiment
+from robgan_tf.experiment.footprint import Footprint, footprint, size_in_bytes
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
+from robgan_tf.players.pictures import generated_grid
+from robgan_tf.training.cotraining import CoTraining
+from robgan_tf.training.stage import Stage
+
+# What kernels take for themselves, results that live longer because operations run ahead of the program, and gaps
+# between buffers: a share of the intermediate results, measured on CPUs (docs/dry_run.md).
+WORKSPACE = 0.3
+# TensorFlow itself, with its graphs, in the host's memory; on a GPU, the CUDA context and the libraries' handles.
+TENSORFLOW_BYTES = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class StepNeeds:
+    """What a training step of a stage needs on each device.
+
+    Attributes:
+        phases: the parts of a step and what the stage does beside its steps, by name.
+        peak: bytes of intermediate results that live at once in a step, without `WORKSPACE`.
+        flops: floating-point operations of a step on each device.
+        batch: bytes of the real images of a step.
+    """
+
+    phases: dict[str, Footprint]
+    peak: int
+    flops: int
+    batch: int
+
+
+def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute.Strategy) -> StepNeeds:
+    """Traces the parts of a stage's step, for one device of `strategy`.
+
+    Args:
+        stage: co-training or fine-tuning.
+        image_shape: (height, width, channels).
+        strategy: that the stage was made under.
+    """
+    size = stage.replica_batch_size
+
+    def trace(function, *arguments):
+        return _trace(strategy, function, *arguments)
+
+    def batch(images):
+        return tf.TensorSpec([images, *image_shape]), tf.TensorSpec([images], tf.int32)
+
+    seed = tf.TensorSpec([2], tf.int32)
+    images, _ = batch(size * stage.micro_batches)
+    real = images.shape.num_elements() * images.dtype.size
+    if isinstance(stage, CoTraining):
+        generator = trace(stage.update_generator, seed)
+        attack = trace(stage.attack, *batch(size), seed)
+        discriminator = trace(stage.update_discriminator, *batch(size), seed)
+        of_the_average = inspect.signature(stage.standardize_average_generator).parameters["batch_size"].default
+        in_a_grid = inspect.signature(generated_grid).parameters["columns"].default
+        phases = {
+            "generator update": generator,
+            "attack": attack,
+            "discriminator update": discriminator,
+            f"statistics of the averaged generator ({of_the_average} images)": _trace_statistics(stage, strategy),
+            f"attack for the image grids ({in_a_grid} images)": trace(stage.attack, *batch(in_a_grid), seed),
+        }
+        # Under a strategy the first attack may run beside the generator's update, of which it needs nothing. Else it is
+        # part of a graph that waits for the generator's new weights.
+        with strategy.scope():
+            beside = attack.peak if tf.distribute.has_strategy() else 0
+        peak = max(generator.peak + beside, attack.peak, discriminator.peak)
+        flops = generator.flops + stage.micro_batches * (attack.flops + discriminator.flops)
+        return StepNeeds(phases, peak, flops, real)
+    attack = trace(stage.attack, *batch(stage.attacked_at_once), seed)
+    step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *batch(size))
+    return StepNeeds({"attack": attack, "whole step": step}, step.peak, step.flops, real)
+
+
+def _trace_statistics(stage: CoTraining, strategy: tf.distribute.Strategy) -> Footprint:
+    """Returns what a batch of `standardize_average_generator` needs."""
+    with strategy.scope():
+        function = tf.function(lambda: stage.standardize_average_generator(batches=1), autograph=False)
+        return footprint(function.get_concrete_function(), _first_device(strategy))
+
+
+def _trace(strategy, function: Callable, *arguments: tf.TensorSpec) -> Footprint:
+    with strategy.scope():
+        # Without autograph, as under `fit`.
+        traced = tf.function(lambda *tensors: strategy.run(function, args=tensors), autograph=False)
+        return footprint(traced.get_concrete_function(*arguments), _first_device(strategy))
+
+
+def _first_device(strategy) -> str | None:
+    return strategy.extended.worker_devices[0] if strategy.num_replicas_in_sync > 1 else None
+
+
+def with_workspace(peak: int) -> int:
+    """Returns the bytes to allow for intermediate results of `peak` bytes."""
+    return round(peak * (1 + WORKSPACE))
+
+
+def attack_needs(experiment: Experiment, classifier, attack, count: int) -> tuple[Footprint, int]:
+    """Returns what an `AttackedClassifier` needs on each device for `count` images at once, and the images' bytes."""
+    with experiment.strategy.scope():
+        attacked = AttackedClassifier(classifier, attack, count)
+    images = tf.TensorSpec(
+        [attacked.batch_size // experiment.strategy.num_replicas_in_sync, *experiment.data.image_shape]
+    )
+    epsilon = tf.constant(attack.threat_model.epsilon if attack else 0.0)
+    seed = tf.constant([0, 0])
+    need = _trace(
+        experiment.strategy,
+        lambda images, labels: attacked.attack_share(images, labels, epsilon, seed, run=tf.constant(0)),
+        images,
+        tf.TensorSpec(images.shape[:1], tf.int32),
+    )
+    return need, size_in_bytes(images)
+
+
+def resident_bytes(experiment: Experiment) -> tuple[int, int]:
+    """Returns the bytes of all weights (averaged copies too) and of the optimizers' variables, on each device."""
+    weights, moments = [], []
+    for stage in experiment.training_stages:
+        for name, owner in stage.checkpoint_objects().items():
+            (moments if "optimizer" in name else weights).extend(variables_of(owner))
+    return bytes_of(weights), bytes_of(moments)
+
+
+def variables_of(owner) -> list[tf.Variable]:
+    """Returns the variables of what a checkpoint keeps under one name, which may be a variable itself."""
+    return [owner] if isinstance(owner, tf.Variable) else list(owner.variables)
+
+
+def bytes_of(variables: Sequence[tf.Variable]) -> int:
+    """Returns the bytes of variables, each counted once."""
+    return sum(map(size_in_bytes, {id(variable): variable for variable in variables}.values()))
