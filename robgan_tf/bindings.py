@@ -1,8 +1,8 @@
 """The bindings of a configuration: which were used, which have a part in what is learnt, and what differs between two.
 
 A binding has no part in what is learnt if its parameter says so where it is defined (`may_change`), or if its
-configurable is reached by such parameters alone: `Experiment.evaluation` may change, so all that only the evaluation
-refers to may change, too. Whatever is reached in another way, or in none, counts as learnt.
+configurable is reached by such parameters alone: the evaluation may change, so all that only the evaluation refers to
+may change, too. Whatever is reached in another way, or in none, counts as learnt.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ def may_change(*parameters: str) -> Callable:
     """Declares parameters of a configurable, a function or class, that may change between two starts of a run.
 
     To be put below `@gin.configurable`. They have no part in what is learnt: paths, limits, what is measured.
+
+    Args:
+        parameters: names; none for all parameters of the configurable.
     """
 
     def declare(configurable):
-        configurable.may_change = frozenset(parameters)
+        configurable.may_change = frozenset(parameters) or True
         return configurable
 
     return declare
@@ -89,17 +92,19 @@ def config_differences(old: str, new: str, explicit: dict[str, str] | None = Non
 
 def _that_may_change(config: dict[str, str]) -> set[str]:
     """Returns the names of the bindings that have no part in what is learnt."""
-    declared = {name for name in config if name.rpartition(".")[2] in _declared(name)}
-    learnt = _reached(config, [name for name in config if name not in declared and name.startswith("Experiment.")])
-    return declared | (_reached(config, declared) - learnt)
+    declared = {name for name in config if _is_declared(name)}
+    measured = _reached(config, declared)
+    learnt = _reached(config, [name for name in config if name not in declared | measured])
+    return declared | (measured - learnt)
 
 
-def _declared(binding: str) -> frozenset[str]:
-    owner = _parts(binding.rpartition(".")[0])[1]
+def _is_declared(binding: str) -> bool:
+    owner, _, parameter = binding.rpartition(".")
     try:
-        return getattr(gin.get_configurable(owner), "may_change", frozenset())
+        declared = getattr(gin.get_configurable(_parts(owner)[1]), "may_change", frozenset())
     except ValueError:  # a macro, or a part that is no more
-        return frozenset()
+        return False
+    return declared is True or parameter in declared
 
 
 def _reached(config: dict[str, str], names) -> set[str]:
@@ -110,6 +115,8 @@ def _reached(config: dict[str, str], names) -> set[str]:
         scope, binding = waiting.pop()
         for reference in _REFERENCE.findall(config[binding]):
             scopes, name = _parts(reference[1:])
+            if reference[0] == "%":
+                scopes = (name,)  # gin evaluates a macro in a scope of its name
             scopes = scopes or scope  # a reference without a scope is called in that of its caller
             if (reference[0], scopes, name) in seen:
                 continue
@@ -117,7 +124,7 @@ def _reached(config: dict[str, str], names) -> set[str]:
             for other in config:
                 if _holds(other, reference[0], scopes, name):
                     found.add(other)
-                    if other.rpartition(".")[2] not in _declared(other):
+                    if not _is_declared(other):
                         waiting.append((scopes, other))
     return found
 

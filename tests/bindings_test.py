@@ -143,6 +143,19 @@ def test_what_is_learnt_and_what_nobody_refers_to_may_not():
         assert " was " in difference and ", is " in difference, before
 
 
+@gin.configurable("options_of_bindings_test")
+@may_change()
+def options(size, ball):
+    return size, ball
+
+
+def test_all_parameters_of_what_is_declared_may_change_though_nobody_refers_to_it():
+    text = (
+        "options_of_bindings_test.size = {}\noptions_of_bindings_test.ball = @inner/LInf()\ninner/LInf.epsilon = {}\n"
+    )
+    assert config_differences(RUN + text.format(1, 0.1), RUN + text.format(2, 0.2)) == []
+
+
 def test_a_parameter_that_came_later_has_its_default_and_is_no_difference():
     gin.parse_config("LInf.epsilon = 0.1")
     new = RUN + "stage_of_bindings_test.later = None\n"

@@ -9,6 +9,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.generation.image_sources import ImageSource
@@ -20,6 +21,7 @@ from robgan_tf.time_left import TimeLeft
 
 
 @gin.configurable
+@may_change()
 @dataclasses.dataclass(frozen=True)
 class ClassifierTraining:
     """How a classifier is trained: cross-entropy, Adam with a rate that falls to 0, no attack, no augmentation.

@@ -13,6 +13,7 @@ from typing import Callable
 import gin
 import numpy as np
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import ImageData, first_line
 from robgan_tf.generation.classifier_training import ClassifierTraining, accuracy
 from robgan_tf.generation.extractors import (
@@ -34,6 +35,7 @@ Progress = Callable[[str], None]
 
 
 @gin.configurable
+@may_change()
 class GenerationEvaluation:
     """Scores of generated images by one extractor or several, against real training images.
 

@@ -6,6 +6,7 @@ import pathlib
 
 import gin
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.generation.extractors import Extractor
 from robgan_tf.generation.image_sources import ImageSource, StoredImages
@@ -34,6 +35,7 @@ for _network in ("classifier", "inception"):
 
 
 @gin.configurable
+@may_change()
 class TrainingScores:
     """Classifier score and Frechet distance of the averaged generator while it trains: Fig. 8 of the paper.
 

@@ -11,6 +11,7 @@ from typing import Callable
 import gin
 import numpy as np
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.pages.robustness_page import write_report
 from robgan_tf.players.attacker import inputs
@@ -54,6 +55,7 @@ class Evaluation:
 
 
 @gin.configurable
+@may_change()
 class RobustnessEvaluation:
     """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
 

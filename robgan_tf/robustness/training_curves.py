@@ -8,6 +8,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.attacks import PGD
@@ -28,6 +29,7 @@ for _split in ("train", "test"):
 
 
 @gin.configurable
+@may_change()
 class TrainingCurves:
     """Accuracy and LLV on training and test images while a classifier trains: Fig. 2 of the paper.
 

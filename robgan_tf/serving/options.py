@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import gin
 
+from robgan_tf.bindings import may_change
 from robgan_tf.serving.requests import MAX_PIXELS
 from robgan_tf.serving.warm_up import check_batch_sizes
 
@@ -18,6 +19,7 @@ _MOST_PIXELS = 2**27
 
 
 @gin.configurable
+@may_change()
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
     """How a classifier is exported.

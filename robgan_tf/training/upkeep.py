@@ -8,8 +8,11 @@ from collections.abc import Sequence
 
 import gin
 
+from robgan_tf.bindings import may_change
+
 
 @gin.configurable
+@may_change()
 @dataclasses.dataclass(frozen=True)
 class Upkeep:
     """Logging, checkpoint and rollback settings, which may change between two starts of a run.

@@ -100,6 +100,24 @@ def test_data_that_were_moved_go_on_and_the_run_knows_where_they_are(trained, ph
     run.release()
 
 
+def test_evaluation_export_measures_and_intervals_may_change_and_what_is_learnt_may_not(photos, start):
+    start(photos)[1].release()
+    for binding in (
+        "Upkeep.log_every = 7",
+        "ExportOptions.max_pixels = 1000000",
+        "GenerationEvaluation.samples = 50",
+        "ClassifierTraining.updates = 5",
+        "RobustnessEvaluation.epsilons = (0.0, 0.3)",
+        "evaluation/Attacker.steps = 30",
+        "Experiment.sample_every = 9",
+        "inception.directory = 'there'",
+    ):
+        start(photos, binding)[1].release()
+    for binding in ("FineTuning.epochs = 2", "Experiment.seed = 1", "pad_and_crop.padding = 2"):
+        with pytest.raises(ValueError, match=f"made by another configuration: {binding.split()[0]} was"):
+            start(photos, binding)
+
+
 def test_a_run_from_before_gets_its_description_at_the_next_start(trained, photos, start):
     trained.data.unlink()
     experiment, run = start(photos)
