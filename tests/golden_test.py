@@ -14,7 +14,7 @@ from robgan_tf import command_line
 from robgan_tf.bindings import explicit_bindings, operative_config
 from robgan_tf.experiment.restoring import restore_generator
 from robgan_tf.experiment.run import evaluate, run_stages
-from robgan_tf.run.checkpoints import steps_in
+from robgan_tf.run.checkpoints import Checkpoints, steps_in
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.serving.loading import load_logits
 from robgan_tf.training.monitoring import NOT_REPEATABLE
@@ -49,6 +49,14 @@ def build(runs, tmp_path):
 
     yield make
     gin.clear_config()
+
+
+def test_a_run_starts_from_the_same_weights_as_it_did(build, tmp_path):
+    experiment, _ = build("cotraining")
+    Checkpoints(tmp_path / "start", experiment.cotraining.checkpoint_objects()).save(0)
+    found = fingerprints(tmp_path / "start" / "00000000")
+    for name, value in EXPECTED["start"].items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(("part", "stages"), [("cotraining", ("cotrain", "finetune")), ("finetuning", ("finetune",))])

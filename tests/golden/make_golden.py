@@ -89,6 +89,7 @@ def main():
         scores = export.signatures["serving_default"](tf.constant(images()))["scores"]
         expected = {
             "metrics": [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()],
+            "start": fingerprints(run / "checkpoints" / "cotraining" / "00000000"),
             "values": {
                 "cotraining": fingerprints(run / "checkpoints" / "cotraining" / "00000010"),
                 "finetuning": fingerprints(run / "checkpoints" / "finetuning" / "00000012"),
