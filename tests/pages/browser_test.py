@@ -1,4 +1,4 @@
-"""The report and TensorBoard in a real browser: Chromium without a window."""
+"""Both pages and TensorBoard in a real browser: Chromium without a window."""
 
 import contextlib
 import html
@@ -8,14 +8,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from robgan_tf.experiment import parts  # noqa: F401  (they declare the metrics)
 from robgan_tf.experiment.describe import COMPARED, OUTCOMES
+from robgan_tf.pages.robustness_page import write_report
 from robgan_tf.pages.run_page import write_run_report
 from robgan_tf.run.tensorboard import write_evaluation, write_run, write_scalars
 
@@ -34,6 +37,10 @@ frame.onload = () => {{
   document.title = JSON.stringify({{
     width: frame.clientWidth, needed: page.documentElement.scrollWidth,
     background: frame.contentWindow.getComputedStyle(body).backgroundColor,
+    // What scrolls sideways, and whether it is marked as such and can be reached with the keyboard.
+    wide: all("body *").filter(part => part.scrollWidth > part.clientWidth && part.clientWidth)
+      .filter(part => frame.contentWindow.getComputedStyle(part).overflowX != "visible")
+      .map(part => part.matches(".scroll[tabindex], pre[tabindex]")),
     images: all("img").map(image => image.naturalWidth * image.alt.length),
     clipped: all("svg[role=img] text").filter(text => {{
       const one = text.getBoundingClientRect(), other = text.closest("svg").getBoundingClientRect();
@@ -46,22 +53,66 @@ frame.onload = () => {{
 
 def browse(address, *options):
     """The document that a browser makes of a page."""
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    command += ["--virtual-time-budget=20000", "--dump-dom", *options, address]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    with tempfile.TemporaryDirectory() as profile:
+        command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+        command += ["--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"]
+        command += ["--virtual-time-budget=20000", "--dump-dom", *options, address]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
 
 
+def write_evaluation_page(folder):
+    """A page with everything on it, and words that are too long for a phone."""
+    curve = [
+        {"epsilon": e, "epsilon_255": 127.5 * e, "accuracy": 0.9 - e, "interval": [0.8 - e, 0.95 - e], "attacks": []}
+        for e in (0.0, 0.0157, 0.0314, 0.0627, 0.1255, 0.251, 0.502)
+    ]
+    for point in curve[1:]:
+        point["attacks"] = [
+            {"label": "APGD-100 on targeted_dlr_loss, 9 targets", "attacked": 9, "broken": 3, "accuracy": 0.5}
+        ]
+    names = [f"long-class-name-{number}" for number in range(12)]
+    check = {
+        "name": "Gradients reach the images",
+        "message": "they do, as far as one can tell from numbers such as 1e-9",
+    }
+    report = {
+        "dataset": "a_data_set_with_a_name_that_has_no_place_to_break_a_line",
+        "class_names": names,
+        "pixel_range": [-1, 1],
+        "norm": "linf",
+        "examples": 4,
+        "clean": 0.9,
+        "curve": curve,
+        "train": {"curve": curve},
+        "reference_epsilon": 0.0627,
+        "worst_case": curve[3],
+        "per_class": [{"name": name, "examples": 4, "clean": 0.9, "worst_case": 0.5} for name in names],
+        "confusion": {"clean": [[4] * 12] * 12, "worst_case": [[4] * 12] * 12},
+        "corruptions": {"mean": 0.5, "by_corruption": {"gaussian_noise": [0.5] * 5}},
+        "checks": [{**check, "status": status, "value": 0.1} for status in ("pass", "warn", "fail")],
+        "git_commit": "a" * 40,
+    }
+    pixels = np.zeros([3, 8, 8, 3], np.float32)
+    examples = {"clean": pixels, "adversarial": pixels + 0.1, "labels": [0, 1, 2], "predictions": [1, 2, 0]}
+    write_report(report, folder / "page.html", {**examples, "epsilon": [0.1] * 3, "attack": ["PGD"] * 3})
+
+
+@pytest.mark.parametrize("page", ["run", "evaluation"])
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_report_fits_the_screen_in_light_and_dark(run, tmp_path, width, dark):
-    write_run_report(run)
-    shutil.copy(run.report, tmp_path / "report.html")
-    (tmp_path / "frame.html").write_text(FRAME.format(page="report.html", width=width))
+def test_pages_fit_the_screen_in_light_and_dark(run, tmp_path, page, width, dark):
+    if page == "run":
+        write_run_report(run)
+        shutil.copy(run.report, tmp_path / "page.html")
+    else:
+        write_evaluation_page(tmp_path)
+    (tmp_path / "frame.html").write_text(FRAME.format(page="page.html", width=width))
     options = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"] if dark else []
     document = browse((tmp_path / "frame.html").as_uri(), "--window-size=1400,1000", *options)
     seen = json.loads(html.unescape(re.search("<title>(.*?)</title>", document).group(1)))
     assert seen["needed"] <= seen["width"] == width
     assert all(seen["images"]) and seen["images"] and seen["clipped"] == []
+    assert all(seen["wide"]) and (seen["wide"] or width == 1280)
     assert (sum(map(int, re.findall(r"\d+", seen["background"])[:3])) < 200) == dark
 
 

@@ -1,11 +1,14 @@
 """The report of a run."""
 
+import dataclasses
 import json
 import os
 from html.parser import HTMLParser
 
 from robgan_tf.pages.run_page import run_page, update_run_report
+from robgan_tf.run import metrics
 from robgan_tf.run.directory import RunDirectory
+from robgan_tf.run.metrics import SHARE, Metric
 
 
 class Page(HTMLParser):
@@ -15,9 +18,13 @@ class Page(HTMLParser):
         super().__init__()
         self.tags, self.text = [], ""
         self.feed(page)
+        self.text = " ".join(self.text.split())
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        self.text += " " if tag in ("td", "th") else ""
 
     def handle_data(self, data):
         self.text += data
@@ -26,11 +33,14 @@ class Page(HTMLParser):
 def test_the_page_has_what_the_folder_has(run):
     page = Page(run_page(run))
     assert "Rob-GAN run: my<run>" in page.text  # escaped
-    assert "Co-training to step 5 (50 real images)" in page.text and "exported as version 10" in page.text
+    assert "Co-training to step 5 (50 real images)." in page.text and "Exported as version 10." in page.text
     assert "1 of 1 checks" in page.text and "they do <not>" in page.text
     for text in (
-        "62.5\u202f%",
-        "01:15",
+        "75.0 % Clean test accuracy",
+        "50.0 % Test accuracy under attack at 12.75/255 (epsilon 0.1)",
+        "1 min 15 s Training time",
+        "62.5 % Validation accuracy, under attack Co-training, step 5.",
+        "62.5 % Validation accuracy, under attack Fine-tuning, step 9.",
         "step 1,000",
         "EPYC",
         "abc",
@@ -43,16 +53,35 @@ def test_the_page_has_what_the_folder_has(run):
 
 def test_it_says_attacked_only_of_what_was_attacked(run):
     attacked = Page(run_page(run)).text
-    assert (
-        "right under attack, at best" in attacked
-        and "attacked real taken for real" in attacked
-        and "attacked validation images" in attacked
-    )
+    assert "Training and validation images are under attack in this stage" in attacked
     with open(run.config, "a") as file:
-        file.write("Experiment.validation_attacker = None\nCoTraining.attacker = None\nFineTuning.attacker = None\n")
+        file.write("Experiment.validation_attacker = None\nCoTraining.attacker = None\n")
     page = Page(run_page(run)).text
-    assert "of validation images right, at best" in page
-    assert "attacked real" not in page and "attacked validation" not in page and "real taken for real" in page
+    assert "Validation accuracy, clean" in page and "Validation accuracy, under attack" not in page
+    assert "Training and validation images are clean in this stage" in page  # co-training
+    assert "Training images are under attack and validation images clean in this stage" in page  # fine-tuning
+
+
+def test_a_declared_metric_has_its_chart_with_what_a_healthy_run_looks_like(run):
+    with open(run.metrics, "a") as file:
+        record = {"stage": "cotraining", "step": 6, "images_seen": 60, "wall_seconds": 4.0}
+        file.write(json.dumps({**record, "my_score": 0.25, "my_gauge": 7.0}) + "\n")
+    score = Metric("my_score", "<my> score", "How <good>", "generator", SHARE, "", "It is <mine>.", "It rises & stays.")
+    gauge = Metric("my_gauge", "gauge", "Gauges")
+    (run.path / metrics.FILE).write_text(json.dumps({one.name: dataclasses.asdict(one) for one in (score, gauge)}))
+    text = Page(run_page(run)).text
+    for expected in ("How <good>", "<my> score: 25.0 %", "It is <mine>. A healthy run: It rises & stays.", "gauge: 7"):
+        assert expected in text, expected
+    folded = text.index("Learning rate, speed, memory and more")
+    assert text.index("How <good>") < folded < text.index("Gauges")
+
+
+def test_the_page_does_not_show_the_folders_of_the_machine_that_made_it(run):
+    block = {"extractor": f"classifier in {run.path}/generation/classifier/8f98/1", "generated": {}, "real_test": {}}
+    generation = {"generated": {"images": 20}, "extractors": [block], "classification_accuracy": None, "notes": []}
+    run.generation.write_text(json.dumps(generation))
+    page = run_page(run)
+    assert str(run.path.parent) not in page and "classifier in generation/classifier/8f98/1" in page
 
 
 def test_without_sanity_checks_the_accuracies_have_a_warning(run):
@@ -60,7 +89,7 @@ def test_without_sanity_checks_the_accuracies_have_a_warning(run):
     for check in report["checks"]:
         check["status"] = "pass"
     run.robustness.write_text(json.dumps(report))
-    assert "checks of the evaluation passed" in Page(run_page(run)).text
+    assert "All 1 checks of the evaluation passed" in Page(run_page(run)).text
     run.robustness.write_text(json.dumps({**report, "sanity_checked": False}))
     page = Page(run_page(run)).text
     assert "sanity checks of the evaluation were not run" in page and "passed" not in page
@@ -73,6 +102,8 @@ def test_it_needs_nothing_but_itself_and_every_picture_is_told_in_words(run):
     assert images and all(image["src"].startswith("data:") and image["alt"] for image in images)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert drawings and all("aria-hidden" in drawing or drawing["aria-label"] for drawing in drawings)
+    text = run_page(run)
+    assert "url(" not in text and "@import" not in text and "http" not in text.replace("http-equiv", "")
     assert [attributes["href"] for tag, attributes in page.tags if tag == "a"] == ["robustness.html"]
 
 
@@ -80,7 +111,7 @@ def test_a_run_that_has_only_begun_has_a_page_too(tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.path.mkdir()
     run.config.write_text("LInf.epsilon = 0.1\n")
-    assert "Not evaluated yet; not exported yet." in run_page(run)
+    assert "Not evaluated yet. Not exported yet." in Page(run_page(run)).text
 
 
 def test_scores_of_the_generator_stand_beside_those_of_real_images(run):
@@ -98,11 +129,10 @@ def test_scores_of_the_generator_stand_beside_those_of_real_images(run):
     run.generation.write_text(json.dumps(report))
     text = Page(run_page(run)).text
     for expected in (
-        "By digits classifier: 2,000 generated",
-        "8.125",
-        "9.5",
-        "0.75",
-        "50.0\u202f%",
+        "2,000 generated images, by digits classifier",
+        "Classifier score 8.125 9.5 higher",
+        "Recall 0.5 0.75 higher",
+        "Accuracy on test images 50.0 % 90.0 %",
         "No <Inception> score",
     ):
         assert expected in text, expected
