@@ -11,7 +11,6 @@ import tensorflow as tf
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf
 
@@ -57,10 +56,10 @@ def pixels(examples: Examples) -> np.ndarray:
 
 
 def our_pgd(setting: Setting) -> Callable[[Examples], np.ndarray]:
-    """This project's PGD."""
+    """This project's PGD; its result is where the last step ends, as in the other libraries."""
     ball, step = LInf(setting.epsilon), setting.relative_step_size
     attacker = Attacker(ball, setting.steps, relative_step_size=step, random_start=setting.random_start)
-    attacked = AttackedClassifier(setting.logits, PGD(attacker), setting.batch_size, setting.seed)
+    attacked = AttackedClassifier(setting.logits, attacker, setting.batch_size, setting.seed)
     return lambda examples: np.concatenate([batch.adversarial for batch in attacked.batches(examples)])
 
 

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Attacker": "robgan_tf.players.attacker.pgd",
+    "PGD": "robgan_tf.players.attacker.pgd",
     "LInf": "robgan_tf.players.attacker.threat_model",
     "L2": "robgan_tf.players.attacker.threat_model",
     "Generator": "robgan_tf.players.generator",

@@ -6,6 +6,7 @@ import gin
 import numpy as np
 import pytest
 
+from robgan_tf.bindings import config_differences
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.experiment.build import build
 from robgan_tf.keras2 import keras
@@ -93,7 +94,7 @@ def test_the_papers_numbers(experiment_of, name, size, classes, epsilon, generat
 
     # Evaluation: PGD-20 with steps of epsilon / 5, at least at table 1's radii.
     (attack,) = experiment.evaluation.attacks
-    assert (attack.attacker.steps, attack.attacker.relative_step_size) == (20, 0.2)
+    assert (attack.steps, attack.relative_step_size) == (20, 0.2)
     table = (0, 0.02, 0.04, 0.08) if name == "cifar10" else (0, 0.01, 0.02, 0.03)
     assert set(table) <= set(experiment.evaluation.epsilons)
 
@@ -250,16 +251,66 @@ def preset(name):
 def test_preset_of_the_paper():
     evaluation = preset("paper")
     # np.arange(0, .1, .01); 20 steps of epsilon / 5 from the image itself.
-    np.testing.assert_allclose(evaluation.epsilons, np.arange(0, 0.1, 0.01), atol=1e-15)
+    # ... and gin/cifar10.gin's own.
+    np.testing.assert_allclose(evaluation.epsilons, sorted([*np.arange(0, 0.1, 0.01), 0.0625]), atol=1e-15)
     (attack,) = evaluation.attacks
-    assert attack.describe()["objective"] == "class_loss" and not attack.attacker.random_start
-    assert (attack.steps, attack.attacker.relative_step_size, attack.runs) == (20, 0.2, 1)
+    assert attack.loss.__name__ == "class_loss" and attack.last_point and not attack.random_start
+    assert (attack.steps, attack.relative_step_size, attack.runs) == (20, 0.2, 1)
 
 
 def test_standard_preset_is_autoattack_without_fab_but_with_pgd():
     evaluation = preset("standard")
     assert [attack.name for attack in evaluation.attacks] == ["pgd", "apgd-ce", "apgd-t", "square"]
-    np.testing.assert_allclose([epsilon_255(epsilon) for epsilon in evaluation.epsilons], [0, 2, 4, 8])
-    assert evaluation.reference_epsilon == evaluation.epsilons[-1]
+    np.testing.assert_allclose([epsilon_255(epsilon) for epsilon in evaluation.epsilons], [0, 2, 4, 127.5 * 0.0625])
+    assert evaluation.reference_epsilon == 0.0625
     _, entropy, targeted, square = evaluation.attacks
     assert (entropy.steps, targeted.steps, targeted.runs, square.queries) == (100, 100, 9, 5000)
+
+
+def test_rand_preset_is_that_of_autoattack():
+    # Croce & Hein 2020: APGD-CE and APGD-DLR, 100 steps, gradients of 20 passes.
+    entropy, dlr = preset("rand").attacks
+    assert (entropy.name, dlr.name) == ("apgd-ce", "apgd-dlr")
+    assert all((attack.steps, attack.samples, attack.runs) == (100, 20, 1) for attack in (entropy, dlr))
+
+
+# ---- evaluation has a threat model of its own
+
+PRESETS = sorted((GIN / "evaluation").glob("*.gin"))
+# Those that can be trained by themselves; the others are parts of them.
+WHOLE = sorted(path for path in GIN.glob("*.gin") if f"--gin_file=gin/{path.name}" in path.read_text())
+
+
+def parse(files, *params):
+    """Reads configurations and nothing else."""
+    gin.clear_config()
+    gin.add_config_file_search_path(str(GIN.parent))
+    gin.parse_config_files_and_bindings([str(file) for file in files], params, finalize_config=False)
+
+
+@pytest.mark.parametrize("config", WHOLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", [None, *PRESETS], ids=lambda path: path.stem if path else "own")
+def test_every_configurations_own_epsilon_is_evaluated_and_the_headline(config, preset):
+    parse([config, *filter(None, [preset])])
+    own = gin.query_parameter("LInf.epsilon")
+    evaluation = RobustnessEvaluation()
+    assert evaluation.reference_epsilon == own and own in evaluation.epsilons
+    with gin.unlock_config():
+        gin.bind_parameter("evaluation/LInf.epsilon", 0.5)
+    evaluation = RobustnessEvaluation()
+    assert evaluation.reference_epsilon == 0.5 and gin.query_parameter("LInf.epsilon") == own
+
+
+@pytest.mark.parametrize("config", WHOLE, ids=lambda path: path.stem)
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_no_preset_of_the_evaluation_touches_training(config, preset):
+    parse([config])
+    before = gin.config_str()
+    parse([config, preset])
+    assert config_differences(before, gin.config_str()) == []
+
+
+@pytest.mark.parametrize("baseline", sorted((GIN / "baselines").glob("*.gin")), ids=lambda path: path.stem)
+def test_headline_of_every_baseline_behind_digits_stays_that_of_digits(baseline):
+    parse([GIN / "digits.gin", baseline])
+    assert RobustnessEvaluation().reference_epsilon == 0.2

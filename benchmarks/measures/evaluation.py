@@ -15,7 +15,6 @@ from measures.machine import is_there
 from measures.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
 from measures.timing import Series
 from robgan_tf import command_line
-from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.serving.loading import load_logits
@@ -46,7 +45,7 @@ def measure_evaluation() -> Iterator[Series]:
     logits = tf.function(classifier, input_signature=signature, autograph=False)
     steps = {"steps": EVALUATION_STEPS, "relative_step_size": RELATIVE_STEP_SIZE, "random_start": False}
     setting = Setting(logits, experiment.data.num_classes, EPSILON, batch_size=FLAGS.batch, seed=0, **steps)
-    pgd = PGD(Attacker(LInf(EPSILON), EVALUATION_STEPS, relative_step_size=RELATIVE_STEP_SIZE))
+    pgd = Attacker(LInf(EPSILON), EVALUATION_STEPS, relative_step_size=RELATIVE_STEP_SIZE)
     # As our evaluation does it: what is wrong already is not attacked.
     makers = {
         "ours": lambda setting: our_worst_case(setting, [pgd]),

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from measures.peers import EPSILON, EVALUATION_STEPS, RELATIVE_STEP_SIZE
-from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.training.cotraining import CoTraining
@@ -25,7 +24,7 @@ def our_parts(stage: CoTraining, images: np.ndarray, labels: np.ndarray) -> dict
     batch, seed = stage.batch_size, tf.constant([0, 1])
     all_images, all_labels = tf.constant(images), tf.constant(labels)
     some_images, some_labels = all_images[:batch], all_labels[:batch]
-    pgd = PGD(Attacker(LInf(EPSILON), EVALUATION_STEPS, relative_step_size=RELATIVE_STEP_SIZE))
+    pgd = Attacker(LInf(EPSILON), EVALUATION_STEPS, relative_step_size=RELATIVE_STEP_SIZE)
 
     def logits(images):
         return stage.discriminator(images, training=False).classes

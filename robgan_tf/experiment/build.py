@@ -182,7 +182,7 @@ class Experiment:
         part(lambda: check_augmentations(self.configuration.augment, data.image_shape))
         part(lambda: check_class_names(data.class_names))
         part(lambda: self.export_options.check(data.image_shape), self.export_options)
-        part(lambda: self.evaluation.check(data), self.evaluation)
+        part(lambda: self.evaluation.check_classes(data.num_classes), self.evaluation)
         problems.check(
             self.configuration.finetuning is not None and not len(data.validation),
             "Fine-tuning chooses its best checkpoint on the validation part of the training split, which is empty: set "

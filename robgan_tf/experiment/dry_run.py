@@ -26,8 +26,6 @@ from robgan_tf.experiment.needs import (
     with_workspace,
 )
 from robgan_tf.keras2 import keras
-from robgan_tf.players.attacker.attacks import PGD
-from robgan_tf.players.attacker.threat_model import epsilon_255
 from robgan_tf.run import devices
 from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.stage import Stage
@@ -96,15 +94,7 @@ def _length(stage: Stage, experiment: Experiment) -> Iterator[str]:
         f"({stage.replica_batch_size} at once on each device{parts}), {examples / stage.images_per_step:,.1f} an "
         f"epoch; {images / examples:.3g} epochs, {images:,} images"
     )
-    attacker = stage.attacker
-    if attacker is None:
-        yield "  no attack"
-        return
-    model = attacker.threat_model
-    yield (
-        f"  attack: {attacker.steps} steps of {attacker.step_size:g} ({epsilon_255(attacker.step_size):.2f}/255), "
-        f"{'random start' if attacker.random_start else 'from the image'}, in the {model}"
-    )
+    yield "  no attack" if stage.attacker is None else f"  attack: {stage.attacker}"
 
 
 def _speed(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterator[str]:
@@ -146,7 +136,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         if stage is experiment.finetuning:
             count = min(experiment.evaluation.batch_size, len(experiment.data.validation))
             phases[f"validation ({count} images)"], _ = attack_needs(
-                experiment, stage.result, experiment.validation_attacker and PGD(experiment.validation_attacker), count
+                experiment, stage.result, experiment.validation_attacker, count
             )
         if stage.attacker is None:
             phases = {name: phase for name, phase in phases.items() if not name.startswith("attack")}

@@ -19,7 +19,7 @@ from robgan_tf.experiment.restoring import (
     training_of,
 )
 from robgan_tf.generation.extractors import Extractor
-from robgan_tf.generation.image_sources import GeneratedImages, ImageSource, images_of_file
+from robgan_tf.generation.image_sources import ImageSource, SampledImages, images_of_file
 from robgan_tf.keras2 import keras
 from robgan_tf.pages.run_page import update_run_report
 from robgan_tf.players.classifiers.class_branch import Classifier
@@ -253,7 +253,7 @@ def _scores(experiment: Experiment, run_directory: RunDirectory) -> Callable[[in
 def _generated(experiment: Experiment, generator: keras.Model, seed: int) -> ImageSource:
     step = experiment.cotraining.steps_done
     about = {"generator": "moving average of the weights, standing statistics", "step": step}
-    return GeneratedImages(generator, seed, about)
+    return SampledImages(generator, seed, about)
 
 
 def _describe(experiment: Experiment, run_directory: RunDirectory, stage: Stage):

@@ -43,7 +43,7 @@ class ImageSource(abc.ABC):
         """Yields a batch for each of `updates`; in passes over the images where there are not enough."""
 
 
-class GeneratedImages(ImageSource):
+class SampledImages(ImageSource):
     """Images of a generator in inference mode: the classes in turn, so that all have equally many.
 
     Args:

@@ -7,57 +7,36 @@ or are random. Each check looks for a trace of the second.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import gin
 import numpy as np
-import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import PGD, Noise
 from robgan_tf.players.attacker.losses import margin_loss
-from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.noise import Noise
+from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.square import Square
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf, epsilon_255
+from robgan_tf.robustness.answer_checks import (
+    Check,
+    check_answers,
+    check_off_grid,
+    check_zero_gradients,
+    graded,
+    off_grid,
+)
 
 # Shares of the images: up to the first a check passes, up to the second it warns, above it fails.
 _POINTS = (0.01, 0.03)
 # The same for cross-entropy against margin loss, where a few points are usual for models that are all right.
 _LOSSES = (0.03, 0.1)
-# The same for exactly zero gradients: the cross-entropy of a network that is sure beyond float32 has some.
-_ZEROS = (0.01, 0.1)
-# Largest difference of two passes over the same batch, as a share of the largest logit: 0, or what parallel sums do.
-_REPEAT = (0.0, 1e-5)
-# The same in batches of other sizes, which may run other kernels; a batch norm in training mode is off by the order of
-# 1.
-_BATCHES = (1e-4, 1e-2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """The result of one check.
-
-    Attributes:
-        name: what should be so.
-        status: "pass", "warn" or "fail".
-        value: the figure it was judged by; None where there is none.
-        message: figure and meaning in a sentence.
-    """
-
-    name: str
-    status: str
-    value: float | None
-    message: str
-
-
-def graded(name: str, value: float, limits: tuple[float, float], message: str, meaning: str) -> Check:
-    """Returns a check that passes up to the first limit and warns up to the second; else `meaning` is said too."""
-    value = round(float(value), 9)  # 0.010000000000000009 is a point too
-    status = "pass" if value <= limits[0] else "warn" if value <= limits[1] else "fail"  # NaN fails
-    return Check(name, status, value, message if status == "pass" else f"{message}: {meaning}")
+# Streams of random numbers of the checks' own attacks begin here, behind those of the evaluation's.
+_STREAMS = 1000
 
 
 @gin.configurable
@@ -100,8 +79,10 @@ class SanityChecks:
         """
         ball = dataclasses.replace(attacked[0].attack.threat_model, epsilon=epsilon)
 
+        streams = itertools.count(_STREAMS)
+
         def against(attack):
-            return AttackedClassifier(clean.logits, attack, clean.batch_size, attacked[0].seed)
+            return AttackedClassifier(clean.logits, attack, clean.batch_size, attacked[0].seed, next(streams))
 
         def stand(examples, opponents):
             """Those of `examples` that withstand all attacks."""
@@ -113,6 +94,7 @@ class SanityChecks:
             return count / len(examples)
 
         yield from check_answers(clean, examples)
+        yield check_off_grid(against(Noise(dataclasses.replace(ball, epsilon=off_grid(ball, examples)))), examples)
         white_box = [one for one in attacked if one.attack.needs_gradient]
         if not white_box:
             yield Check(
@@ -148,11 +130,13 @@ class SanityChecks:
         )
 
         # 3. Balls so large that no classifier can hold.
-        def pgd(steps, objective=class_loss, restarts=1, step=2.5):
-            attacker = Attacker(ball, steps, relative_step_size=step / steps, random_start=max(steps, restarts) > 1)
-            return against(PGD(attacker, objective, restarts=restarts))
+        def pgd(steps, loss=class_loss, restarts=1, step=2.5):
+            start, length = max(steps, restarts) > 1, step / steps
+            settings = {"loss": loss, "restarts": restarts, "samples": samples}
+            return against(PGD(ball, steps, relative_step_size=length, random_start=start, **settings))
 
-        steps = first.attack.steps
+        # Attacks along gradients have both; of others the checks' own attacks are as in the presets.
+        steps, samples = getattr(first.attack, "steps", 20), getattr(first.attack, "samples", 1)
         long = pgd(self.more * steps)
         half, whole = unbounded(ball, examples.image_shape)
         standing = right.select(long(right, half))
@@ -188,12 +172,12 @@ class SanityChecks:
             ("White box beats black box", black_box, weak),
         ):
             found = share(len(standing) - len(stand(standing, others)))
-            labels = " and ".join(other.attack.describe()["label"] for other in others)
+            labels = " and ".join(other.attack.label for other in others)
             message = f"{labels} broke {found:.1%} of the images, which the evaluation's white-box attacks had not"
             yield graded(name, found, _POINTS, message, meaning)
 
         # 5. Cross-entropy vanishes where a network is too sure, the margin does not.
-        entropy, margin = (pgd(steps, objective)(right, epsilon).sum() for objective in (class_loss, margin_loss))
+        entropy, margin = (pgd(steps, loss)(right, epsilon).sum() for loss in (class_loss, margin_loss))
         gap = share(max(entropy - margin, 0))
         yield graded(
             "Cross-entropy is as strong as margin loss",
@@ -202,77 +186,6 @@ class SanityChecks:
             f"PGD-{steps} on the cross-entropy leaves {gap:.1%} more of the images than on the margin",
             "the gradient of the cross-entropy vanishes; take another loss",
         )
-
-
-def check_answers(clean: AttackedClassifier, examples: Examples) -> Iterator[Check]:
-    """Yields what clean answers tell: the same each time, independent of the batch, no probabilities."""
-
-    def answers(examples):
-        return np.concatenate([batch.logits for batch in clean.batches(examples)])
-
-    first, second = answers(examples), answers(examples)
-    scale = max(np.abs(first).max(), 1e-6)
-    difference = np.abs(first - second).max() / scale
-    yield graded(
-        "Two clean passes are identical",
-        difference,
-        _REPEAT,
-        f"the logits of the same images differ by {difference:.2g} of the largest at most",
-        "the classifier is random, so attack and measurement look at different ones",
-    )
-    count = len(examples) // 2 or 1
-    fewer = answers(examples.select(np.arange(len(examples))[::-1][:count]))[::-1]
-    difference = np.abs(fewer - first[-count:]).max() / scale
-    yield graded(
-        "Answers do not depend on the batch",
-        difference,
-        _BATCHES,
-        f"the logits of the same images within another batch differ by {difference:.2g} of the largest at most",
-        "the classifier is random, or not in inference mode (training=False)",
-    )
-    # The margins are those of AutoAttack's flag.
-    probabilities = first.min() > -1e-5 and first.max() < 1 + 1e-5 and np.allclose(first.sum(axis=-1), 1, atol=1e-4)
-    yield Check(
-        "Answers are logits, not probabilities",
-        "fail" if probabilities else "pass",
-        float(probabilities),
-        "all answers are in [0, 1] and sum to 1: remove the softmax, its gradients vanish"
-        if probabilities
-        else f"answers range from {first.min():.3g} to {first.max():.3g}",
-    )
-
-
-def check_zero_gradients(clean: AttackedClassifier, examples: Examples) -> Check:
-    """Returns the share of images whose cross-entropy has a gradient of exactly zero everywhere."""
-
-    @tf.function(reduce_retracing=True)
-    def is_zero(images, labels):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            loss = class_loss(tf.cast(clean.logits(images), tf.float32), labels)
-        return tf.reduce_all(tape.gradient(loss, images) == 0, axis=[1, 2, 3])
-
-    zeros = sum(is_zero(batch.images, examples.labels[batch.rows]).numpy().sum() for batch in clean.batches(examples))
-    share = zeros / max(len(examples), 1)
-    return graded(
-        "Gradients are not zero",
-        share,
-        _ZEROS,
-        f"{share:.1%} of the images have a gradient of exactly zero",
-        "an attack along the cross-entropy's gradient can't move them",
-    )
-
-
-def check_arrays(attacked: Sequence[AttackedClassifier]) -> Check:
-    """Returns whether all images that attacks have made were finite, in range and in their ball."""
-    made, invalid = (sum(getattr(one, name) for one in attacked) for name in ("made", "invalid"))
-    return graded(
-        "Adversarial images are in ball and range",
-        float(invalid),
-        (0.0, 0.0),
-        f"{invalid} of {made} adversarial images are outside of the ball or of {list(PIXEL_RANGE)}, or not finite",
-        "they were counted as failed attacks; the attack or its projection is broken",
-    )
 
 
 def unbounded(ball, image_shape: Sequence[int]) -> tuple[float, float]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix
 
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import Attacked
-from robgan_tf.players.attacker.attacks import Attack
 from robgan_tf.players.attacker.threat_model import epsilon_255
-from robgan_tf.robustness.statistics import confusion_matrix, per_class_accuracy, wilson
 
 # More classes than this make no readable table.
 _MOST_CLASSES = 100
@@ -37,14 +38,14 @@ class SplitResult:
 
     def add_clean(self, rows: np.ndarray, batch: Attacked):
         """Records the answers on clean images; `rows` are their places in the split."""
-        self.clean[rows] = batch.logits.argmax(axis=-1)
+        self.clean[rows] = batch.predictions
         self.add_broken(rows, batch, 0.0)
 
     def add_broken(self, rows: np.ndarray, batch: Attacked, epsilon: float):
         """Records which images of a batch fell."""
         broken = rows[batch.broken]
         self.fell_at[broken] = epsilon
-        self.answer[broken] = batch.logits[batch.broken].argmax(axis=-1)
+        self.answer[broken] = batch.predictions[batch.broken]
 
     def add_count(self, radius: int, attack: int, before: int, after: int):
         """Counts the images that stood before and after an attack at the `radius`-th epsilon."""
@@ -53,14 +54,14 @@ class SplitResult:
     def block(self, reference_epsilon: float, class_names: Sequence[str]) -> dict:
         """Returns the part of the report on this split."""
         curve = [self._point(radius, epsilon) for radius, epsilon in enumerate(self.epsilons)]
-        classes = len(class_names)
+        classes = np.arange(len(class_names))
         attacked = np.where(self.fell_at <= reference_epsilon, self.answer, self.labels)
         matrices = {
-            "clean": confusion_matrix(self.labels, self.clean, classes),
-            "worst_case": confusion_matrix(self.labels, attacked, classes),
+            "clean": confusion_matrix(self.labels, self.clean, labels=classes),
+            "worst_case": confusion_matrix(self.labels, attacked, labels=classes),
         }
-        shares = {name: per_class_accuracy(matrix) for name, matrix in matrices.items()}
-        sizes = np.bincount(self.labels, minlength=classes)
+        sizes = np.bincount(self.labels, minlength=len(classes))
+        shares = {name: np.diag(matrix) / np.maximum(sizes, 1) for name, matrix in matrices.items()}
         return {
             "split": self.split,
             "examples": len(self.labels),
@@ -76,7 +77,7 @@ class SplitResult:
                 for index, name in enumerate(class_names)
             ],
             "confusion": {name: matrix.tolist() for name, matrix in matrices.items()}
-            if classes <= _MOST_CLASSES
+            if len(classes) <= _MOST_CLASSES
             else None,
         }
 
@@ -85,15 +86,17 @@ class SplitResult:
 
         def attack(number, attack):
             attacked, broken = map(int, self.counts[radius, number])
-            names = {"name": attack.name, "label": attack.describe()["label"]}
+            names = {"name": attack.name, "label": attack.label}
             return {**names, "attacked": attacked, "broken": broken, "accuracy": (attacked - broken) / count}
 
         standing = int(np.sum(self.fell_at > epsilon))
+        # Wilson's interval stays within [0, 1], and does not shrink to a point where none or all stand.
+        interval = binomtest(standing, count).proportion_ci(confidence_level=0.95, method="wilson")
         return {
             "epsilon": epsilon,
             "epsilon_255": epsilon_255(epsilon),
             "accuracy": standing / count,
-            "interval": list(wilson(standing, count)),
+            "interval": [float(interval.low), float(interval.high)],
             "attacks": [attack(*item) for item in enumerate(self.attacks)] if epsilon else [],
         }
 
@@ -114,7 +117,7 @@ class WorstExamples:
         margins = batch.logits.max(axis=-1) - batch.logits[np.arange(len(labels)), labels]
         for index in np.flatnonzero(batch.broken & np.isfinite(margins)):
             images = batch.images[index], batch.adversarial[index]
-            answer = int(labels[index]), int(batch.logits[index].argmax())
+            answer = int(labels[index]), int(batch.predictions[index])
             self._kept.append((epsilon, -float(margins[index]), images, answer, attack))
         self._kept = sorted(self._kept, key=lambda one: one[:2])[: self.most]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 import time
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.pages.robustness_page import write_report
 from robgan_tf.players.attacker import inputs
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import Attack
 from robgan_tf.players.attacker.square import Square
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
-from robgan_tf.robustness.checks import SanityChecks, check_arrays
+from robgan_tf.robustness.answer_checks import check_arrays
+from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.lipschitz import LocalLipschitz
 from robgan_tf.run.directory import write_json
@@ -65,10 +67,10 @@ class RobustnessEvaluation:
     (The checks look at each epsilon by itself.)
 
     Args:
-        attacks: what is tried, in this order, each on the images that still stand. Their epsilon is replaced by each of
-            `epsilons`, and a relative step size scales with it; their own one is that of worst case and checks, or the
-            next below it in the list.
-        epsilons: radii on the pixel scale [-1, 1], in rising order; 0 is the accuracy on clean images.
+        attacks: what is tried, in this order, each on the images that still stand. All have the same threat model. Its
+            epsilon is the one of headline and checks; it is replaced by each of `epsilons`, and a relative step size
+            scales with it.
+        epsilons: further radii on the pixel scale [-1, 1], in rising order; 0 is the accuracy on clean images.
         batch_size: images attacked at once, over all replicas.
         test_examples: evaluate a class-balanced part of so many test images; None for all.
         seed: seed of all attacks and of the choice of images.
@@ -77,7 +79,11 @@ class RobustnessEvaluation:
 
     Raises:
         ValueError: for epsilons that are not in rising order from 0 or that an attack can't reach, and for no attacks
-            or some of different norms.
+            or some of different threat models.
+
+    Attributes:
+        reference_epsilon: the epsilon of the threat model.
+        epsilons: all radii that are evaluated, the former among them, in rising order.
     """
 
     def __init__(
@@ -101,6 +107,15 @@ class RobustnessEvaluation:
                 f"RobustnessEvaluation.attacks have different norms, {' and '.join(norms)}: a worst case over them has "
                 f"no meaning. Give all the same threat_model, and evaluate each norm by itself."
             )
+        own = sorted({float(attack.threat_model.epsilon) for attack in attacks})
+        if len(own) > 1:
+            raise ValueError(
+                f"RobustnessEvaluation.attacks have different epsilons, {' and '.join(f'{e:g}' for e in own)}, and the "
+                f"headline is that of one: give all the same threat_model."
+            )
+        (self.reference_epsilon,) = own
+        others = [epsilon for epsilon in epsilons if not math.isclose(epsilon, own[0], rel_tol=1e-6)]
+        epsilons = sorted(others + own)
         for epsilon in epsilons[1:]:  # finds an epsilon that the steps can't reach now and not after the training
             for attack in attacks:
                 attack.with_epsilon(epsilon)
@@ -111,13 +126,11 @@ class RobustnessEvaluation:
         self.seed = seed
         self.checks = checks
         self.corruptions = corruptions
-        own = attacks[0].threat_model.epsilon * (1 + 1e-6)
-        self.reference_epsilon = max([e for e in epsilons if 0 < e <= own], default=epsilons[min(1, len(epsilons) - 1)])
 
-    def check(self, data: ImageData):
-        """Raises ValueError where an attack can't be made on data of so few classes."""
+    def check_classes(self, num_classes: int):
+        """Raises ValueError where a classifier of `num_classes` can't be attacked as configured."""
         for attack in self.attacks:
-            attack.check_classes(data.num_classes)
+            attack.check_classes(num_classes)
 
     def __call__(
         self, logits: Callable, data: ImageData, progress: Callable[[str], None] = lambda line: None
@@ -133,6 +146,7 @@ class RobustnessEvaluation:
             ValueError: for a classifier or data that can't be evaluated, see `inputs`.
         """
         start = time.monotonic()
+        self.check_classes(data.num_classes)
         inputs.check_classifier(logits, data)
         test = data.test if self.test_examples is None else data.test.take(self.test_examples, self.seed)
         splits = {"test": test, "train": data.train.take(len(test), self.seed)}
@@ -147,7 +161,9 @@ class RobustnessEvaluation:
             names = ", ".join(attack.name for attack in attacks)
             notes.append(f"No gradient path leads from answers to images: attacks without gradients only ({names}).")
             progress(notes[0])
-        attacked = [AttackedClassifier(logits, attack, batch_size, self.seed) for attack in attacks]
+        attacked = [
+            AttackedClassifier(logits, attack, batch_size, self.seed, stream) for stream, attack in enumerate(attacks)
+        ]
         worst = WorstExamples()
         blocks = {
             split: self._attack_split(

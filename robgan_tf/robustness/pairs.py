@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import Attack
 from robgan_tf.players.attacker.threat_model import epsilon_255
 from robgan_tf.run.grids import image_grid
 

@@ -10,9 +10,8 @@ import tensorflow as tf
 
 from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import ImageData
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import PGD
-from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.robustness.lipschitz import LocalLipschitz
 from robgan_tf.run.metrics import SHARE, Metric, declare
 
@@ -55,14 +54,14 @@ class TrainingCurves:
         self.seed = seed
 
     def __call__(
-        self, logits: Callable[[tf.Tensor], tf.Tensor], data: ImageData, attacker: Attacker | None
+        self, logits: Callable[[tf.Tensor], tf.Tensor], data: ImageData, attacker: Attack | None
     ) -> Callable[[], dict]:
         """Returns a function that measures the classifier as it is, as metrics.
 
         Args:
             logits: maps images float32 [B, H, W, C] in [-1, 1] to class logits [B, K], in inference mode.
             data: the data set.
-            attacker: makes the attack; None for clean images alone.
+            attacker: the attack; None for clean images alone.
         """
         splits = {
             name: split.take(min(self.examples, len(split)), self.seed)
@@ -71,7 +70,7 @@ class TrainingCurves:
         batch_size = min(self.batch_size, *map(len, splits.values()))
         kinds = {"clean_accuracy": AttackedClassifier(logits, None, batch_size)}
         if attacker is not None:
-            kinds["attacked_accuracy"] = AttackedClassifier(logits, PGD(attacker), batch_size, self.seed)
+            kinds["attacked_accuracy"] = AttackedClassifier(logits, attacker, batch_size, self.seed)
         lipschitz = LocalLipschitz(logits, data.test.image_shape, batch_size)
 
         def measure():

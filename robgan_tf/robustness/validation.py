@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Callable
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import PGD
-from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.run.metrics import SHARE, Metric, declare
 
@@ -34,19 +33,19 @@ declare(
 
 
 def validation_accuracies(
-    classifier: Classifier, attacker: Attacker | None, examples: Examples, batch_size: int, seed: int
+    classifier: Classifier, attacker: Attack | None, examples: Examples, batch_size: int, seed: int
 ) -> Callable[[], dict]:
     """Returns a function that measures the classifier as it is: `validation_accuracy`, `validation_clean_accuracy`.
 
     Args:
         classifier: the classifier.
-        attacker: makes the attack of the former; None for clean images in both.
+        attacker: the attack of the former; None for clean images in both.
         examples: the images.
         batch_size: images at once, at most.
         seed: of random starts.
     """
     batch_size = min(batch_size, len(examples))
-    attacked = AttackedClassifier(classifier, attacker and PGD(attacker), batch_size, seed)
+    attacked = AttackedClassifier(classifier, attacker, batch_size, seed)
     clean = AttackedClassifier(classifier, None, batch_size)
 
     def measure():

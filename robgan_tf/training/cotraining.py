@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import CoTrainingLosses
-from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
@@ -119,7 +119,7 @@ class CoTraining(Stage):
         discriminator: keras.Model,
         num_examples: int,
         seed: int,
-        attacker: Attacker | None = gin.REQUIRED,
+        attacker: Attack | None = gin.REQUIRED,
         losses: CoTrainingLosses = gin.REQUIRED,
         penalty: Penalty | None = None,
         epochs: float = gin.REQUIRED,

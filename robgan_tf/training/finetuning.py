@@ -10,7 +10,7 @@ import tensorflow as tf
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.losses import fine_tuning_loss
-from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
@@ -77,7 +77,7 @@ class FineTuning(Stage):
         generated: GeneratedImages | None,
         num_examples: int,
         seed: int,
-        attacker: Attacker | None = gin.REQUIRED,
+        attacker: Attack | None = gin.REQUIRED,
         objective: Objective = _ADVERSARIAL,
         fake_weight: float = gin.REQUIRED,
         epochs: float = gin.REQUIRED,

@@ -13,7 +13,8 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.pgd import Attacker, magnified
+from robgan_tf.players.attacker.attack import Attack
+from robgan_tf.players.attacker.gradients import magnified
 from robgan_tf.players.classifiers.class_branch import Classifier
 
 # Of squared norms: the root has no derivative at 0, where an image's loss is flat.
@@ -23,7 +24,7 @@ _TINY = 1e-24
 class Objective:
     """Base of the objectives."""
 
-    def check(self, classifier: Classifier, attacker: Attacker | None):
+    def check(self, classifier: Classifier, attacker: Attack | None):
         """Raises a ValueError where classifier or attacker do not go with the objective."""
 
     def attack(self, classifier: Classifier, images, labels) -> Callable:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.spectral_norm import SpectralNormLayer
-from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.run.metrics import SHARE, Metric, declare, declare_of_player
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.randomness import replica_seed
@@ -80,7 +80,7 @@ class Stage:
         batch_size: int,
         micro_batches: int,
         accumulation: int,
-        attacker: Attacker | None,
+        attacker: Attack | None,
         jit_compile: bool,
     ):
         self.strategy = tf.distribute.get_strategy()
@@ -101,6 +101,12 @@ class Stage:
                 f"{type(self).__name__}.accumulation must divide the batch of a replica, {batch_size // replicas}; got "
                 f"{accumulation}."
             )
+        if attacker is not None:
+            if not isinstance(attacker, Attack):
+                raise ValueError(
+                    f"{type(self).__name__}.attacker must be an attack such as @Attacker(), or None; got {attacker!r}."
+                )
+            attacker.check_training()
         self.batch_size = batch_size
         self.replica_batch_size = batch_size // replicas
         self.micro_batches = micro_batches
@@ -225,16 +231,18 @@ class Stage:
             images: float32 [b, H, W, C] in [-1, 1], of this replica.
             labels: their classes, int32 [b].
             objective: maps clean images and labels to a function of images, which the attacker maximises, [b].
-            seed: int32 [2], the same on all replicas, of a random start.
+            seed: int32 [2], the same on all replicas, of what is random in the attack.
         """
         if self.attacker is None:
             return images
 
+        seed = replica_seed(seed)
+
         def attack(start, images, labels):
-            return self.attacker.ascend(start, images, objective(images, labels)), ()
+            return self.attacker.ascend(start, images, objective(images, labels), seed), ()
 
         attack = self.maybe_compile(attack)
-        start = self.attacker.start(images, replica_seed(seed))
+        start = self.attacker.start(images, seed)
         parts = math.gcd(self.accumulation, images.shape[0])  # image grids hold fewer images than a batch
         adversarial, _ = over_parts(attack, (start, images, labels), parts)
         return adversarial

@@ -17,7 +17,6 @@ import attack_libraries  # noqa: E402
 import crosscheck  # noqa: E402
 
 from robgan_tf.data.datasets import Examples  # noqa: E402
-from robgan_tf.players.attacker.attacks import PGD  # noqa: E402
 from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
 from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
 from robgan_tf.serving.saved_model import export_classifier  # noqa: E402
@@ -112,7 +111,7 @@ def check_pgd(make):
 
 def test_our_attacks_fell_what_can_fall():
     check_pgd(attack_libraries.our_pgd)
-    attack = PGD(Attacker(LInf(EPSILON), 10, relative_step_size=0.2))
+    attack = Attacker(LInf(EPSILON), 10, relative_step_size=0.2)
     check_pgd(lambda setting: attack_libraries.our_worst_case(setting, [attack]))
 
 

@@ -18,7 +18,6 @@ sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
 from measures.torch_baseline import Peer  # noqa: E402
 
 from robgan_tf.losses import SplitAsCode, split  # noqa: E402
-from robgan_tf.players.attacker.attacks import PGD  # noqa: E402
 from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
 from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
 from robgan_tf.players.discriminator import Discriminator  # noqa: E402
@@ -124,7 +123,7 @@ def test_evaluations_agree(naive):
     peer = make_peer(stage, naive=naive)
     images, _ = some_images(count=64)
     labels = tf.argmax(stage.discriminator(images).classes, axis=-1, output_type=tf.int32)
-    attack = PGD(Attacker(LInf(EPSILON), 20, relative_step_size=0.2))
+    attack = Attacker(LInf(EPSILON), 20, relative_step_size=0.2)
 
     def logits(images):
         return stage.discriminator(images, training=False).classes

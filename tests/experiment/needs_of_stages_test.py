@@ -43,15 +43,13 @@ def problems_of():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_too_few_classes_for_an_attack_of_the_evaluation_are_refused_with_another_one(problems_of, classes):
     (line,) = problems_of(classes, evaluation="standard").splitlines()
-    assert f"@targeted_dlr_loss with targets = 9 needs 4 classes, the data has {classes}" in line
-    assert "take @targeted_margin_loss" in line
+    assert f"targeted_dlr_loss needs 4 classes, there are {classes}: take @targeted_margin_loss." in line
+    assert f"AutoPGD.targets = 9: of {classes} classes {classes - 1} are wrong for an image" in line
 
 
 def test_a_targeted_attack_on_one_class_is_refused(problems_of):
     gin.clear_config()
-    assert "needs 4 classes, the data has 1: an attack with targets needs a wrong class" in problems_of(
-        1, evaluation="standard"
-    )
+    assert "AutoPGD.targets = 9: with 1 class there is no wrong one" in problems_of(1, evaluation="standard")
 
 
 def test_channels_that_an_export_cannot_decode_are_refused(problems_of):

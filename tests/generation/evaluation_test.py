@@ -10,7 +10,7 @@ from robgan_tf.generation import extractors
 from robgan_tf.generation.classifier_training import ClassifierTraining
 from robgan_tf.generation.evaluation import GenerationEvaluation
 from robgan_tf.generation.extractors import classifier_extractor, inception
-from robgan_tf.generation.image_sources import GeneratedImages, StoredImages, images_of_file
+from robgan_tf.generation.image_sources import SampledImages, StoredImages, images_of_file
 from robgan_tf.generation.training_scores import TrainingScores
 from robgan_tf.players.classifiers.class_branch import ClassBranch
 from robgan_tf.serving.saved_model import export_classifier
@@ -142,9 +142,9 @@ def test_an_extractor_of_another_size_or_scale_is_refused(digits, honest):
 
 def test_generated_images_are_a_function_of_the_seed_with_all_classes_in_turn(make_generator):
     generator = make_generator()
-    images, labels = zip(*GeneratedImages(generator, 3).batches(20, 8))
-    again, _ = zip(*GeneratedImages(generator, 3).batches(20, 8))
-    others, _ = zip(*GeneratedImages(generator, 4).batches(20, 8))
+    images, labels = zip(*SampledImages(generator, 3).batches(20, 8))
+    again, _ = zip(*SampledImages(generator, 3).batches(20, 8))
+    others, _ = zip(*SampledImages(generator, 4).batches(20, 8))
     images, again, others = map(np.concatenate, (images, again, others))
     assert images.dtype == np.uint8 and images.shape == (20, 8, 8, 3)
     np.testing.assert_array_equal(np.concatenate(labels), np.arange(20) % 3)
@@ -231,7 +231,7 @@ def test_without_network_the_offline_scores_go_on(evaluation, digits, export, ma
     monkeypatch.delenv("ROBGAN_INCEPTION", raising=False)
     monkeypatch.setattr(extractors, "INCEPTION", str(tmp_path / "no such file.tar.gz"))
     measure = evaluation(inception=inception)
-    images = GeneratedImages(make_generator(10, (8, 8, 1)), 0)
+    images = SampledImages(make_generator(10, (8, 8, 1)), 0)
     report = measure(images, digits, None, tmp_path, [classifier_extractor(export)])
     assert [block["extractor"] for block in report["extractors"]] == [f"classifier in {export}"]
     assert "give its folder in the environment variable ROBGAN_INCEPTION" in report["notes"][0]
@@ -241,7 +241,7 @@ def test_inception_and_classifier_stand_side_by_side(
     evaluation, digits, export, inception_dir, make_generator, tmp_path
 ):
     measure = evaluation(inception=lambda: inception(inception_dir))
-    images = GeneratedImages(make_generator(10, (8, 8, 1)), 0)
+    images = SampledImages(make_generator(10, (8, 8, 1)), 0)
     report = measure(images, digits, None, tmp_path, [classifier_extractor(export)])
     first, second = (block["generated"] for block in report["extractors"])
     assert {"inception_score", "frechet_inception_distance", "kernel_inception_distance"} <= first.keys()
@@ -250,7 +250,7 @@ def test_inception_and_classifier_stand_side_by_side(
 
 
 def test_fewer_images_than_features_are_refused_unless_told(digits, export, make_generator, tmp_path):
-    images, given = GeneratedImages(make_generator(10, (8, 8, 1)), 0), [classifier_extractor(export)]
+    images, given = SampledImages(make_generator(10, (8, 8, 1)), 0), [classifier_extractor(export)]
     options = {"samples": 8, "inception": None, "accuracy_training": None, "similarity_images": 0}
     with pytest.raises(ValueError, match="needs more images than its 8 features.*there are 8.*few_samples = True"):
         GenerationEvaluation(**options)(images, digits, None, tmp_path, given)
@@ -282,7 +282,7 @@ def test_wrong_settings_are_refused(options, message):
 def test_scores_while_training_are_two_metrics(digits, export, make_generator, tmp_path):
     scores = TrainingScores(classifier_extractor(export), samples=50, reference_images=100, batch_size=25)
     scores.check(digits)
-    images = GeneratedImages(make_generator(10, (8, 8, 1)), 0)
+    images = SampledImages(make_generator(10, (8, 8, 1)), 0)
     found = scores(images, digits, tmp_path)
     assert set(found) == {"generator_classifier_score", "generator_frechet_classifier_distance"}
     assert scores(images, digits, tmp_path) == found

@@ -6,15 +6,16 @@ import tensorflow as tf
 
 from robgan_tf.players.attacker.apgd import AutoPGD
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import PGD, Noise
 from robgan_tf.players.attacker.losses import targeted_dlr_loss
-from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.noise import Noise
+from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import L2, LInf
-from robgan_tf.robustness.checks import SanityChecks, check_answers, check_arrays, graded, unbounded
+from robgan_tf.robustness.answer_checks import check_answers, check_arrays, graded
+from robgan_tf.robustness.checks import SanityChecks, unbounded
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
 
 BALL = LInf(0.2)
-PGD20 = PGD(Attacker(BALL, 20, relative_step_size=0.2, random_start=True))
+PGD20 = PGD(BALL, 20, relative_step_size=0.2, random_start=True)
 
 
 def evaluate(logits, digits, *attacks):
@@ -32,14 +33,14 @@ def test_an_honest_classifier_passes_all_checks(honest, digits):
     found = evaluate(honest, digits, PGD20, AutoPGD(BALL, 30), AutoPGD(BALL, 30, targeted_dlr_loss, targets=9))
     checks = found.report["checks"]
     assert {check["status"] for check in checks} == {"pass"}, [check for check in checks if check["status"] != "pass"]
-    assert len(checks) == 14 and not found.report["robustbench"]["unreliable"] and not found.failed_checks
+    assert len(checks) == 15 and not found.report["robustbench"]["unreliable"] and not found.failed_checks
     # It is worth the question: right on most images, and on some of them under attack.
     assert found.report["clean"] > 0.9 and 0.4 < found.report["worst_case"]["accuracy"] < 0.9
 
 
 def test_one_step_as_the_evaluations_attack_can_be_checked(honest, digits):
     """FGSM has no random start; the check by restarts has one of its own."""
-    found = evaluate(honest, digits, PGD(Attacker(BALL, 1, relative_step_size=1.0)))
+    found = evaluate(honest, digits, PGD(BALL, 1, relative_step_size=1.0))
     messages = {check["name"]: check["message"] for check in found.report["checks"]}
     assert messages["More restarts find little more"].startswith("PGD-1 on class_loss, 5 restarts broke ")
 
@@ -80,6 +81,17 @@ def test_a_noisy_network_is_caught(honest, digits):
     assert {"Two clean passes are identical", "Answers do not depend on the batch"} <= found
 
 
+def test_noise_between_the_8_bit_levels_alone_is_caught(honest, digits):
+    def noisy_off_grid(images):
+        pixels = (images + 1) * 127.5
+        off = tf.reduce_max(tf.abs(pixels - tf.round(pixels)), axis=[1, 2, 3], keepdims=True) > 1e-3
+        return honest(tf.where(off, images + tf.random.normal(tf.shape(images), stddev=0.3), images))
+
+    found = failed(evaluate(noisy_off_grid, digits, PGD20))
+    assert "Two passes between the 8-bit levels are identical" in found
+    assert "Two clean passes are identical" not in found
+
+
 def test_a_shattered_gradient_is_caught(honest, digits):
     # Rounding, which has no gradient, and under it a ripple too small to matter, which has a wild one.
     @tf.custom_gradient
@@ -109,7 +121,7 @@ def test_a_network_left_in_training_mode_is_caught(honest, digits):
 
 def test_an_attack_that_leaves_the_ball_is_caught(honest, digits):
     class Cheat(Noise):
-        def __call__(self, logits, images, labels, seed, run=0):
+        def search(self, start, images, judge, seed):
             return images * 1.5
 
     attacked = AttackedClassifier(honest, Cheat(BALL, 1), 50)

@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.attacks import PGD, Noise
-from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.losses import dlr_loss
+from robgan_tf.players.attacker.noise import Noise
+from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import L2, LInf
 from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
@@ -34,7 +35,7 @@ def margin(examples):
 
 
 def pgd(epsilon=0.3, **options):
-    return PGD(Attacker(LInf(epsilon), steps=10, relative_step_size=0.2, **options))
+    return PGD(LInf(epsilon), steps=10, relative_step_size=0.2, **options)
 
 
 def stripes_data():
@@ -80,62 +81,116 @@ def test_clean_accuracy_needs_no_attack_and_no_examples_are_no_error():
     assert AttackedClassifier(brightness, None, 8)(stripes(20).select(np.zeros(20, bool))).shape == (0,)
 
 
-def test_report_has_the_curve_of_both_splits_and_all_settings():
+ATTACKS = [Noise(LInf(0.3), 2), pgd(random_start=True)]
+
+
+@pytest.fixture(scope="module")
+def report():
+    """Of the classifier that is right on all stripes, at epsilon 0, 0.1 and 0.3."""
+    return RobustnessEvaluation(ATTACKS, (0.0, 0.1, 0.3), batch_size=16, seed=5)(brightness, stripes_data()).report
+
+
+@pytest.fixture(params=["test", "train"])
+def split(request, report):
+    """A split's block of the report, and its examples."""
     data = stripes_data()
-    attacks = [Noise(LInf(0.3), 2), pgd(random_start=True)]
-    lines = []
-    evaluation = RobustnessEvaluation(attacks, (0.0, 0.1, 0.3), batch_size=16, seed=5)
-    report = evaluation(brightness, data, lines.append).report
+    return (report, data.test) if request.param == "test" else (report["train"], data.train.take(40, 5))
+
+
+def test_report_says_what_was_evaluated_and_how(report):
     json.dumps(report)
-    assert report["dataset"] == "stripes" and report["split"] == "test" and report["examples"] == 40
-    assert report["pixel_range"] == [-1.0, 1.0] and report["class_names"] == ["dark", "light"]
-    assert report["attack"] == {**attacks[0].describe(), "counting": "cumulative", "seed": 5}
-    assert report["attacks"][1] == {
+    assert (report["dataset"], report["class_names"], report["split"]) == ("stripes", ["dark", "light"], "test")
+    assert (report["pixel_range"], report["examples"]) == ([-1.0, 1.0], 40)
+    assert report["attacks"] == [attack.describe() for attack in ATTACKS]
+    assert report["attack"] == {**ATTACKS[0].describe(), "counting": "cumulative", "seed": 5}
+    assert report["versions"]["tensorflow"] == tf.__version__
+    assert [check["status"] for check in report["checks"]] == ["pass"]  # in ball and range
+
+
+def test_description_of_an_attack_holds_all_settings():
+    assert pgd(random_start=True).describe() == {
         "name": "pgd",
         "label": "PGD-10 on class_loss",
         "norm": "linf",
         "steps": 10,
         "relative_step_size": 0.2,
         "random_start": True,
-        "objective": "class_loss",
+        "samples": 1,
+        "last_point": False,
+        "loss": "class_loss",
         "targets": 0,
         "restarts": 1,
     }
-    for split, examples in (("test", data.test), ("train", data.train.take(40, 5))):
-        block = report if split == "test" else report[split]
-        assert block["examples"] == 40
-        assert [point["epsilon"] for point in block["curve"]] == [0.0, 0.1, 0.3]
-        assert [point["epsilon_255"] for point in block["curve"]] == [0.0, 12.75, 38.25]
-        standing = 40
-        for point in block["curve"]:
-            left = np.sum(margin(examples) > point["epsilon"])
-            assert point["accuracy"] == left / 40 and point["interval"][0] < left / 40 < point["interval"][1] + 1e-9
-            # The second attack gets what the first has left, and nothing else.
-            for attack in point["attacks"]:
-                assert attack["attacked"] == standing
-                standing -= attack["broken"]
-                assert attack["accuracy"] == standing / 40
-            assert standing == left
-        # At the attacks' own epsilon: classes that fell were taken for the other one.
-        light = examples.labels == 1
-        falls = margin(examples) <= 0.3
-        assert block["confusion"]["clean"] == [[np.sum(~light), 0], [0, np.sum(light)]]
-        assert block["confusion"]["worst_case"] == [
-            [np.sum(~light & ~falls), np.sum(~light & falls)],
-            [np.sum(light & falls), np.sum(light & ~falls)],
-        ]
-        assert [entry["examples"] for entry in block["per_class"]] == [np.sum(~light), np.sum(light)]
-        assert block["per_class"][1]["worst_case"] == np.mean(~falls[light]) and block["per_class"][1]["clean"] == 1
-        # || d CE / d x ||_2 of two logits (0, s) with s the sum of 16 pixels: sigmoid(-|s|) * 4.
-        value = 4 / (1 + np.exp(16 * margin(examples)))
-        np.testing.assert_allclose(block["lipschitz"]["mean"], value.mean(), rtol=1e-4)
+
+
+def test_curve_counts_those_whose_margin_is_above_epsilon(split):
+    block, examples = split
+    assert block["examples"] == 40
+    assert [point["epsilon"] for point in block["curve"]] == [0.0, 0.1, 0.3]
+    assert [point["epsilon_255"] for point in block["curve"]] == [0.0, 12.75, 38.25]
+    for point in block["curve"]:
+        assert point["accuracy"] == np.mean(margin(examples) > point["epsilon"])
+
+
+def test_each_attack_gets_what_the_ones_before_it_have_left(split):
+    standing = 40
+    for point in split[0]["curve"]:
+        for attack in point["attacks"]:
+            assert attack["attacked"] == standing
+            standing -= attack["broken"]
+            assert attack["accuracy"] == standing / 40
+        assert point["accuracy"] == standing / 40
+
+
+def test_intervals_are_wilsons(split):
+    # The p of |k / n - p| <= z sqrt(p (1 - p) / n), z = 1.959964: the roots of p^2 (n + z^2) - p (2 k + z^2) + k^2 / n.
+    square = 1.9599639845400545**2
+    for point in split[0]["curve"]:
+        right = point["accuracy"] * 40
+        roots = np.roots([40 + square, -(2 * right + square), right**2 / 40])
+        np.testing.assert_allclose(point["interval"], np.clip(sorted(roots), 0, 1), rtol=1e-6)
+
+
+def test_classes_that_fell_were_taken_for_the_other_one(split):
+    block, examples = split
+    light, falls = examples.labels == 1, margin(examples) <= 0.3
+    assert block["confusion"]["clean"] == [[np.sum(~light), 0], [0, np.sum(light)]]
+    assert block["confusion"]["worst_case"] == [
+        [np.sum(~light & ~falls), np.sum(~light & falls)],
+        [np.sum(light & falls), np.sum(light & ~falls)],
+    ]
+    assert [entry["examples"] for entry in block["per_class"]] == [np.sum(~light), np.sum(light)]
+    assert block["per_class"][1]["worst_case"] == np.mean(~falls[light]) and block["per_class"][1]["clean"] == 1
+
+
+def test_lipschitz_value_of_the_linear_classifier(split):
+    # || d CE / d x ||_2 of two logits (0, s) with s the sum of 16 pixels: sigmoid(-|s|) * 4.
+    block, examples = split
+    np.testing.assert_allclose(block["lipschitz"]["mean"], np.mean(4 / (1 + np.exp(16 * margin(examples)))), rtol=1e-4)
+
+
+def test_headline_is_at_the_threat_models_own_epsilon(report):
     assert report["worst_case"]["epsilon"] == report["reference_epsilon"] == 0.3
-    assert report["clean"] == 1.0 and report["robustbench"]["clean_acc"] == "100.00"
-    assert report["robustbench"]["eps"] == "38.25/255" and report["robustbench"]["threat_model"] == "Linf"
-    assert report["robustbench"]["reported"] == f"{100 * report['worst_case']['accuracy']:.2f}"
-    assert report["versions"]["tensorflow"] == tf.__version__
-    assert [check["status"] for check in report["checks"]] == ["pass"]  # in ball and range
-    assert sum("accuracy" in line for line in lines) == 6
+    robustbench = report["robustbench"]
+    assert (robustbench["clean_acc"], robustbench["eps"], robustbench["threat_model"]) == (
+        "100.00",
+        "38.25/255",
+        "Linf",
+    )
+    assert robustbench["reported"] == f"{100 * report['worst_case']['accuracy']:.2f}"
+
+
+def test_progress_tells_each_accuracy():
+    lines = []
+    RobustnessEvaluation(ATTACKS, (0.0, 0.1, 0.3), batch_size=16)(brightness, stripes_data(), lines.append)
+    assert sum("accuracy" in line for line in lines) == 6  # three radii of two splits
+
+
+def test_a_class_without_examples_has_no_accuracy():
+    dark = stripes(40, 3).select(stripes(40, 3).labels == 0)
+    data = ImageData("dark", ("dark", "light"), stripes(60, 1), stripes(10, 2), dark)
+    entry = RobustnessEvaluation([pgd()], (0.0,))(brightness, data).report["per_class"][1]
+    assert entry == {"name": "light", "examples": 0, "clean": None, "worst_case": None}
 
 
 def test_pieces_and_batches_do_not_change_the_numbers():
@@ -199,12 +254,12 @@ def test_epsilons_must_rise_from_zero(epsilons):
 
 
 def test_an_epsilon_that_the_steps_cannot_reach_is_found_before_anything_is_done():
-    short = PGD(Attacker(LInf(0.1), steps=10, step_size=0.01))
+    short = PGD(LInf(0.1), steps=10, step_size=0.01)
     with pytest.raises(ValueError, match="can't reach epsilon = 0.2"):
         RobustnessEvaluation([short], (0.0, 0.1, 0.2))
 
 
-@pytest.mark.parametrize("attacks", [[], [Attacker(LInf(0.1), 1, relative_step_size=1.0)]])
+@pytest.mark.parametrize("attacks", [[], [LInf(0.1)]])
 def test_attacks_must_be_attacks(attacks):
     with pytest.raises(ValueError, match="must be attacks such as"):
         RobustnessEvaluation(attacks, (0.0, 0.1))
@@ -215,7 +270,32 @@ def test_a_worst_case_over_two_norms_is_refused():
         RobustnessEvaluation([pgd(), Noise(L2(0.3))], (0.0, 0.1))
 
 
-def test_reference_epsilon_is_the_attacks_own_or_the_next_below():
-    for own, expected in ((0.3, 0.3), (0.25, 0.2), (0.05, 0.1)):
-        assert RobustnessEvaluation([pgd(own)], (0.0, 0.1, 0.2, 0.3)).reference_epsilon == expected
-    assert RobustnessEvaluation([pgd()], (0.0,)).reference_epsilon == 0.0
+def test_attacks_of_different_epsilons_are_refused():
+    with pytest.raises(ValueError, match="different epsilons, 0.1 and 0.3"):
+        RobustnessEvaluation([pgd(0.1), Noise(LInf(0.3))], (0.0, 0.1))
+
+
+@pytest.mark.parametrize(
+    "own, epsilons",
+    [
+        (0.3, [0.0, 0.1, 0.2, 0.3]),
+        (0.25, [0.0, 0.1, 0.2, 0.25, 0.3]),
+        (0.05, [0.0, 0.05, 0.1, 0.2, 0.3]),
+        (0.4, [0.0, 0.1, 0.2, 0.3, 0.4]),
+        (0.1 * (1 + 1e-9), [0.0, 0.1 * (1 + 1e-9), 0.2, 0.3]),  # rounding makes no second point
+    ],
+)
+def test_the_threat_models_epsilon_is_evaluated_and_the_headline(own, epsilons):
+    evaluation = RobustnessEvaluation([pgd(own)], (0.0, 0.1, 0.2, 0.3))
+    assert evaluation.reference_epsilon == own and evaluation.epsilons == epsilons
+
+
+def test_clean_accuracy_alone_is_a_ball_of_radius_zero():
+    assert RobustnessEvaluation([pgd(0.0)], (0.0,)).epsilons == [0.0]
+
+
+def test_too_few_classes_for_an_attack_are_found_before_anything_is_done():
+    evaluation = RobustnessEvaluation([pgd(loss=dlr_loss)], (0.0, 0.1))
+    evaluation.check_classes(3)
+    with pytest.raises(ValueError, match="dlr_loss needs 3 classes, there are 2: take @margin_loss"):
+        evaluation(lambda images: pytest.fail("called"), stripes_data())

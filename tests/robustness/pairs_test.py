@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
-from robgan_tf.players.attacker.attacks import PGD
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.robustness import pairs
@@ -33,7 +32,7 @@ def attack_pairs(**options):
     # Levels of 255. The attack moves each pixel by 0.25 x 127.5 = 32 levels at most, away from its true class.
     levels, labels = [20, 140, 200, 120, 150], [0, 1, 1, 1, 1]
     images = np.stack([np.full([48, 48, 1], level, np.uint8) for level in levels])
-    attack = PGD(Attacker(threat_model=LInf(0.25), steps=4, relative_step_size=0.5))
+    attack = Attacker(threat_model=LInf(0.25), steps=4, relative_step_size=0.5)
     return pairs.attack_pairs(
         logits, attack, Examples(images, np.array(labels, np.int32)), ("dark", "bright"), 0, **options
     )

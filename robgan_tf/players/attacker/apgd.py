@@ -8,7 +8,8 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.attacks import GradientAttack, check_count
+from robgan_tf.players.attacker.attack import Attack, over_images
+from robgan_tf.players.attacker.gradients import score_and_gradient
 from robgan_tf.players.attacker.threat_model import ThreatModel
 
 
@@ -30,8 +31,8 @@ class _State(NamedTuple):
     fooled: tf.Tensor  # whether there is one
 
 
-@gin.configurable
-class AutoPGD(GradientAttack):
+@gin.register
+class AutoPGD(Attack):
     """PGD with momentum, whose step begins with 2 epsilon and halves, for each image by itself, where it does not pay.
 
     At the checkpoints it halves where fewer than a share `rho` of the steps since the last one raised the loss, or
@@ -40,54 +41,63 @@ class AutoPGD(GradientAttack):
     Args:
         threat_model: norm, epsilon and projection.
         steps: number of gradient steps; 100 in AutoAttack.
-        objective: `@class_loss` (APGD-CE), `@dlr_loss` (APGD-DLR), `@targeted_dlr_loss` with targets (APGD-T) or
-            another.
-        targets: see `GradientAttack`; 9 in AutoAttack's APGD-T.
+        loss: `@class_loss` (APGD-CE), `@dlr_loss` (APGD-DLR), `@targeted_dlr_loss` with targets (APGD-T) or another.
+        targets: see `Attack`; 9 in AutoAttack's APGD-T.
         restarts: see there.
         momentum: alpha, weight of the new step against the last one.
         rho: see above.
+        samples: passes that each gradient is averaged over, for classifiers that are random on purpose; 20 in
+            AutoAttack's "rand" version.
+        objective: `loss` by its former name, for stored configurations.
 
     Raises:
         ValueError: for settings out of their range.
     """
 
+    random_start = True
+
     def __init__(
         self,
         threat_model: ThreatModel = gin.REQUIRED,
         steps: int = 100,
-        objective: Callable = class_loss,
+        loss: Callable = class_loss,
         targets: int = 0,
         restarts: int = 1,
         momentum: float = 0.75,
         rho: float = 0.75,
+        samples: int = 1,
+        objective: Callable | None = None,
     ):
-        super().__init__(objective, targets, restarts)
-        check_count(self, "steps", steps, 1)
+        super().__init__(threat_model, loss if objective is None else objective, targets, restarts)
+        self.check_count("steps", steps, 1)
+        self.check_count("samples", samples, 1)
         for name, value in {"momentum": momentum, "rho": rho}.items():
             if not 0 < value <= 1:
                 raise ValueError(f"AutoPGD.{name} must be in (0, 1], got {value}; the paper's is 0.75.")
-        self.threat_model = threat_model
         self.steps = steps
         self.momentum = momentum
         self.rho = rho
+        self.samples = samples
 
     @property
     def name(self):
         short = {"class_loss": "ce", "dlr_loss": "dlr", "targeted_dlr_loss": "t"}
-        return f"apgd-{short.get(self.objective.__name__, self.objective.__name__)}"
+        return f"apgd-{short.get(self.loss.__name__, self.loss.__name__)}"
 
-    def __call__(self, logits, images, labels, seed, run=0):
-        ball, objective = self.threat_model, self.loss(logits, images, labels, run)
+    @property
+    def label(self):
+        samples = f", {self.samples} passes each" if self.samples > 1 else ""
+        return f"APGD-{self.steps} on {self.loss.__name__}{samples}{self.runs_label()}"
+
+    def search(self, start, images, judge, seed):
+        """See `Attack`."""
+        ball = self.threat_model
         # For each step the number of steps since the last checkpoint, at checkpoints; 0 elsewhere.
         spans = tf.constant(checkpoint_spans(self.steps), tf.float32)
 
         def look_at(image):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(image)
-                outputs = logits(image)
-                loss = objective(outputs)
-            wrong = tf.not_equal(tf.argmax(outputs, axis=-1, output_type=labels.dtype), labels)
-            return loss, tape.gradient(loss, image), wrong
+            score, gradient = score_and_gradient(judge, image, self.samples)
+            return score.loss, gradient, score.broken
 
         def step(index, state):
             # 1. A gradient step, averaged with the last one. The first has none before it.
@@ -99,7 +109,7 @@ class AutoPGD(GradientAttack):
             # 2. The best so far.
             better = loss > state.best_loss
             best_image, best_gradient = (
-                tf.where(_over_images(better), new, old)
+                tf.where(over_images(better), new, old)
                 for new, old in ((image, state.best_image), (gradient, state.best_gradient))
             )
             best_loss = tf.maximum(loss, state.best_loss)
@@ -108,7 +118,7 @@ class AutoPGD(GradientAttack):
             is_checkpoint = spans[index] > 0
             no_change = ~state.halved & (best_loss <= state.checked_loss)
             halve = is_checkpoint & ((rises < self.rho * spans[index]) | no_change)
-            back = _over_images(halve)
+            back = over_images(halve)
             return index + 1, _State(
                 image=tf.where(back, best_image, image),
                 previous=state.image,
@@ -121,11 +131,10 @@ class AutoPGD(GradientAttack):
                 rises=tf.where(is_checkpoint, tf.zeros_like(rises), rises),
                 halved=tf.where(is_checkpoint, halve, state.halved),
                 checked_loss=tf.where(is_checkpoint, best_loss, state.checked_loss),
-                fooling=tf.where(_over_images(wrong), image, state.fooling),
+                fooling=tf.where(over_images(wrong), image, state.fooling),
                 fooled=state.fooled | wrong,
             )
 
-        start = ball.project(images + ball.random_perturbation(tf.shape(images), seed), images)
         loss, gradient, wrong = look_at(start)
         state = _State(
             image=start,
@@ -148,13 +157,12 @@ class AutoPGD(GradientAttack):
             (0, state),
             maximum_iterations=self.steps,
         )
-        return tf.stop_gradient(tf.where(_over_images(state.fooled), state.fooling, state.best_image))
+        return tf.where(over_images(state.fooled), state.fooling, state.best_image)
 
-    def describe(self):
-        common = super().describe()
-        settings = {"steps": self.steps, "momentum": self.momentum, "rho": self.rho, "random_start": True}
-        label = f"APGD-{self.steps} on {common['objective']}{self._runs_label()}"
-        return {"name": self.name, "label": label, "norm": self.threat_model.norm, **settings, **common}
+    def settings(self):
+        """See `Attack`."""
+        own = {"steps": self.steps, "momentum": self.momentum, "rho": self.rho, "random_start": True}
+        return {**own, "samples": self.samples, **super().settings()}
 
 
 def checkpoint_spans(steps: int) -> list[int]:
@@ -171,8 +179,3 @@ def checkpoint_spans(steps: int) -> list[int]:
         if last < this <= steps:
             spans[this - 1] = this - last
     return spans
-
-
-def _over_images(flags: tf.Tensor) -> tf.Tensor:
-    """[B] -> [B, 1, 1, 1]."""
-    return flags[:, tf.newaxis, tf.newaxis, tf.newaxis]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 from robgan_tf.data.datasets import Examples
-from robgan_tf.players.attacker.attacks import Attack
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, ThreatModel
 
 
@@ -22,7 +22,8 @@ class Attacked(NamedTuple):
         images: clean, float32 [B, H, W, C] in [-1, 1].
         adversarial: attacked, of the same shape.
         logits: the classifier's answers on the attacked ones, float32 [B, K].
-        right: whether it gives the right class, with numbers that are finite, bool [B].
+        predictions: the classes it gives, int [B]; the best of the wrong ones where that ties with the right one.
+        right: whether the right class has the largest logit alone, and all are finite, bool [B].
         valid: whether the attacked image is finite, in range and in the ball, bool [B].
     """
 
@@ -30,6 +31,7 @@ class Attacked(NamedTuple):
     images: np.ndarray
     adversarial: np.ndarray
     logits: np.ndarray
+    predictions: np.ndarray
     right: np.ndarray
     valid: np.ndarray
 
@@ -49,16 +51,25 @@ class AttackedClassifier:
         attack: the attack; None for clean images.
         batch_size: most images at once, over all replicas.
         seed: seed of the attack's random numbers.
+        stream: which stream of random numbers of this seed it draws from: attacks on the same images get one each.
 
     Attributes:
         made: how many images the attack has made so far.
         invalid: how many of them were outside of ball or range or not finite; they count as failed attacks.
     """
 
-    def __init__(self, logits: Callable[[tf.Tensor], tf.Tensor], attack: Attack | None, batch_size: int, seed: int = 0):
+    def __init__(
+        self,
+        logits: Callable[[tf.Tensor], tf.Tensor],
+        attack: Attack | None,
+        batch_size: int,
+        seed: int = 0,
+        stream: int = 0,
+    ):
         self.logits = logits
         self.attack = attack
         self.seed = seed
+        self.stream = stream
         self.strategy = tf.distribute.get_strategy()
         self.replicas = self.strategy.num_replicas_in_sync
         self.batch_size = -(-batch_size // self.replicas) * self.replicas
@@ -111,17 +122,19 @@ class AttackedClassifier:
         for index, rows in enumerate(np.array_split(np.arange(len(examples)), count) if count else ()):
             # Filled up, so that the replicas get equally many.
             filled = np.resize(rows, [-(-len(rows) // self.replicas) * self.replicas])
-            seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 0xA77], tf.int32), index)
+            seed = tf.random.experimental.stateless_fold_in(
+                tf.constant([self.seed, 0xA77 + self.stream], tf.int32), index
+            )
             inputs = examples.images[filled], examples.labels[filled], np.float32(epsilon), seed, run
             outputs = self._graph(*map(tf.convert_to_tensor, inputs))
             images, adversarial, logits = (output.numpy()[: len(rows)] for output in outputs)
-            right = (logits.argmax(axis=-1) == examples.labels[rows]) & np.isfinite(logits).all(axis=-1)
+            predictions, right = judge(logits, examples.labels[rows])
             valid = np.ones(len(rows), bool)
             if self.attack is not None:
                 valid = is_within(self.attack.threat_model, epsilon, images, adversarial)
                 self.made += len(rows)
                 self.invalid += int(np.sum(~valid))
-            yield Attacked(rows, images, adversarial, logits, right, valid)
+            yield Attacked(rows, images, adversarial, logits, predictions, right, valid)
 
     def _attack(self, pixels, labels, epsilon, seed, run):
         images = preprocessing.to_pixel_range(pixels)
@@ -141,11 +154,23 @@ class AttackedClassifier:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             seed = tf.random.experimental.stateless_fold_in(seed, replica)
             seed = tf.random.experimental.stateless_fold_in(seed, run)
-            images = self.attack.with_epsilon(epsilon)(self._logits32, images, labels, seed, run)
+            images = self.attack.with_epsilon(epsilon).fool(self._logits32, images, labels, seed, run)
         return images, self._logits32(images)
 
     def _logits32(self, images):
         return tf.cast(self.logits(images), tf.float32)
+
+
+def judge(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the classes that logits [N, K] stand for, int [N], and whether they are right, bool [N].
+
+    Ties count as wrong, and so do logits that are not finite: the class is then the best of the wrong ones.
+    """
+    every = np.arange(len(labels))
+    others = logits.copy()
+    others[every, labels] = -np.inf
+    right = (logits[every, labels] > others.max(axis=-1)) & np.isfinite(logits).all(axis=-1)
+    return np.where(right, labels, others.argmax(axis=-1)), right
 
 
 def is_within(threat_model: ThreatModel, epsilon: float, images: np.ndarray, adversarial: np.ndarray) -> np.ndarray:

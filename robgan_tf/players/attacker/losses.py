@@ -2,22 +2,45 @@
 
 All from class logits z [B, K] and classes y, t int [B]; the loss of each image, [B]. In contrast to the cross-entropy
 they have a gradient however sure a network is, and z_(1) >= z_(2) >= ... are the logits in falling order.
+
+A loss is a function of one of these shapes; those that need several classes say so by `needs_classes`.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import Callable
 
 import gin
 import tensorflow as tf
 
 
-def _of_classes(fewest):
-    """Says how many classes a loss needs, for checks before anything is attacked."""
+def needs_classes(least: int, instead: str = "") -> Callable:
+    """Declares the fewest classes that a loss makes sense for; to be put below `@gin.register`.
 
-    def note(loss):
-        loss.fewest_classes = fewest
-        return loss
+    Args:
+        least: number of classes.
+        instead: name of a loss for fewer.
+    """
 
-    return note
+    def declare(loss):
+        @functools.wraps(loss)
+        def checked(logits, *classes):
+            check_loss_classes(checked, logits.shape[-1])
+            return loss(logits, *classes)
+
+        checked.fewest_classes, checked.instead = least, instead
+        return checked
+
+    return declare
+
+
+def check_loss_classes(loss: Callable, num_classes: int):
+    """Raises ValueError where a loss needs more classes than `num_classes`; one that declares none takes any."""
+    least = getattr(loss, "fewest_classes", 1)
+    if num_classes < least:
+        instead = f": take @{loss.instead}" if loss.instead else ""
+        raise ValueError(f"{loss.__name__} needs {least} classes, there are {num_classes}{instead}.")
 
 
 @gin.register
@@ -27,35 +50,38 @@ def margin_loss(logits, labels):
 
 
 @gin.register
+@needs_classes(2, "class_loss")
 def targeted_margin_loss(logits, labels, targets):
     """z_t - z_y, positive where the class t is preferred to the right one."""
     return _logit_of(logits, targets) - _logit_of(logits, labels)
 
 
 @gin.register
-@_of_classes(3)
+@needs_classes(3, "margin_loss")
 def dlr_loss(logits, labels):
     """The margin over z_(1) - z_(3), which does not change with the scale of the logits (Croce & Hein 2020, eq. 6).
+
+    Where the three largest are equal, the answer is wrong already, or a tie, which counts as wrong: it is the margin.
 
     Raises:
         ValueError: for fewer than 3 classes.
     """
-    _need_classes(logits, 3, "dlr_loss", "margin_loss")
     first, _, third = tf.unstack(tf.math.top_k(logits, 3).values, axis=-1)
-    return tf.math.divide_no_nan(margin_loss(logits, labels), first - third)
+    return _ratio(margin_loss(logits, labels), first - third)
 
 
 @gin.register
-@_of_classes(4)
+@needs_classes(4, "targeted_margin_loss")
 def targeted_dlr_loss(logits, labels, targets):
     """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2) (Croce & Hein 2020, eq. 7).
+
+    Where the four largest are equal, the answer is wrong already, or a tie: it is z_t - z_y.
 
     Raises:
         ValueError: for fewer than 4 classes.
     """
-    _need_classes(logits, 4, "targeted_dlr_loss", "targeted_margin_loss")
     first, _, third, fourth = tf.unstack(tf.math.top_k(logits, 4).values, axis=-1)
-    return tf.math.divide_no_nan(targeted_margin_loss(logits, labels, targets), first - (third + fourth) / 2)
+    return _ratio(targeted_margin_loss(logits, labels, targets), first - (third + fourth) / 2)
 
 
 def likely_wrong_class(logits, labels, rank):
@@ -74,6 +100,6 @@ def _without(logits, classes):
     return tf.where(chosen, logits.dtype.min, logits)
 
 
-def _need_classes(logits, count, name, other):
-    if logits.shape[-1] < count:
-        raise ValueError(f"{name} needs {count} classes, the classifier has {logits.shape[-1]}: take @{other}.")
+def _ratio(margin, spread):
+    """`margin` over `spread`, and the margin itself, with its gradient, where the spread is zero."""
+    return margin / tf.where(spread > 0, spread, tf.ones_like(spread))

@@ -1,40 +1,28 @@
-"""The attacker: projected gradient ascent on an objective that the caller gives (Madry et al., ICLR 2018)."""
+"""PGD: projected gradient ascent (Madry et al., ICLR 2018)."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import math
 from typing import Callable
 
 import gin
 import tensorflow as tf
 
-from robgan_tf.keras2 import keras
+from robgan_tf.losses import class_loss
+from robgan_tf.players.attacker.attack import Attack, Score, over_images
+from robgan_tf.players.attacker.gradients import score_and_gradient
 from robgan_tf.players.attacker.threat_model import ThreatModel, epsilon_255
 
-# Under float16 smaller losses are magnified like this one, to a gradient in the logits of 2**12 at most.
-_SMALLEST_LOSS = 2.0**-12
 
+@gin.register
+class PGD(Attack):
+    """x <- project(x + step_size * direction(gradient)), `steps` times (Rob-GAN, equation 2).
 
-def magnified(losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns losses, of any shape, whose gradients float16 can hold, and what each was multiplied by, else 1.
+    With one step of size epsilon and no random start it is FGSM (Goodfellow et al., ICLR 2015). With momentum the steps
+    go along a running sum of gradients (Dong et al., CVPR 2018): v <- momentum * v + gradient / mean |gradient|.
 
-    Once a network is sure of an image, the gradient of its cross-entropy is about as small as the loss, and float16
-    ends at 6e-8: unscaled, an attack on what the network is surest of would stand still. A factor of about 1 / loss
-    for each image keeps the gradients at the size that they have for an image in doubt, and changes no direction.
-    """
-    if keras.mixed_precision.global_policy().name != "mixed_float16":
-        return losses, tf.ones([])
-    factors = tf.stop_gradient(1.0 / tf.clip_by_value(tf.abs(losses), _SMALLEST_LOSS, 1.0))
-    return losses * factors, factors
-
-
-@gin.configurable
-class Attacker:
-    """PGD: x <- project(x + step_size * direction(gradient)), `steps` times (Rob-GAN, equation 2).
-
-    With one step of size epsilon and no random start it is FGSM (Goodfellow et al., ICLR 2015).
+    In training its result is where the last step ends. In an evaluation it is, of the points that its gradients were
+    taken at and that fooled the classifier, the one of the highest loss; where none did, where the last step ends.
 
     Args:
         threat_model: norm, epsilon and projection, e.g. `@LInf()`.
@@ -42,6 +30,14 @@ class Attacker:
         step_size: length of a step on the pixel scale [-1, 1]. Give this or `relative_step_size`.
         relative_step_size: length of a step as a share of epsilon (the paper's epsilon / 5 is 0.2).
         random_start: whether it starts at a random point of the ball instead of at the image.
+        momentum: share of the running sum that each step keeps, in [0, 1); None for plain gradients.
+        loss: see `Attack`.
+        targets: see there.
+        restarts: see there.
+        samples: passes that each gradient is averaged over, for classifiers that are random on purpose.
+        last_point: in an evaluation too the result is where the last step ends, as in the paper and other libraries.
+        attacker: another PGD, whose threat model, steps, start and momentum are taken; none of these is given then.
+        objective: `loss` by its former name, for stored configurations.
 
     Raises:
         ValueError: for settings that contradict each other, or that can't reach the border of the ball.
@@ -49,32 +45,66 @@ class Attacker:
 
     def __init__(
         self,
-        threat_model: ThreatModel = gin.REQUIRED,
-        steps: int = gin.REQUIRED,
+        threat_model: ThreatModel | None = None,
+        steps: int | None = None,
         step_size: float | None = None,
         relative_step_size: float | None = None,
         random_start: bool = False,
+        momentum: float | None = None,
+        loss: Callable = class_loss,
+        targets: int = 0,
+        restarts: int = 1,
+        samples: int = 1,
+        last_point: bool = False,
+        attacker: PGD | None = None,
+        objective: Callable | None = None,
     ):
-        if not isinstance(threat_model, ThreatModel):
-            raise ValueError(f"Attacker.threat_model must be a threat model such as @LInf(), got {threat_model!r}.")
+        kind = type(self).__name__
+        if attacker is not None:
+            if not isinstance(attacker, PGD):
+                raise ValueError(f"{kind}.attacker must be such as @evaluation/Attacker(), got {attacker!r}.")
+            if (threat_model, steps, step_size, relative_step_size, momentum) != (None,) * 5:
+                raise ValueError(f"Give either {kind}.attacker or threat model, steps and momentum, not both.")
+            threat_model, steps, random_start = attacker.threat_model, attacker.steps, attacker.random_start
+            step_size, relative_step_size = attacker.absolute_step_size, attacker.relative_step_size
+            momentum = attacker.momentum
+        super().__init__(threat_model, loss if objective is None else objective, targets, restarts)
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(
-                f"Attacker.steps must be a whole number >= 1, got {steps!r}; for no attack set the attacker to None."
+                f"{kind}.steps must be a whole number >= 1, got {steps!r}; for no attack set the attacker to None."
             )
         if (step_size is None) == (relative_step_size is None):
             raise ValueError(
-                f"Give exactly one of Attacker.step_size (got {step_size!r}) and Attacker.relative_step_size "
+                f"Give exactly one of {kind}.step_size (got {step_size!r}) and {kind}.relative_step_size "
                 f"(got {relative_step_size!r})."
             )
         length = step_size if step_size is not None else relative_step_size
         if not 0 < length < math.inf:
             raise ValueError(f"The attack's steps must have a finite positive length, got {length}.")
+        if momentum is not None and not 0 <= momentum < 1:
+            raise ValueError(f"{kind}.momentum must be in [0, 1), got {momentum}; usual are 0.75 to 0.9.")
+        if restarts > 1 and not random_start:
+            raise ValueError(
+                f"{kind}.restarts = {restarts} would do the same {restarts} times: set the attacker's random_start."
+            )
+        self.check_count("samples", samples, 1)
         self.steps = steps
         self.absolute_step_size = step_size
         self.relative_step_size = relative_step_size
         self.random_start = random_start
-        self.threat_model = threat_model
+        self.momentum = momentum
+        self.samples = samples
+        self.last_point = last_point
         self._check_reach()
+
+    @property
+    def name(self):
+        return "pgd" if self.steps > 1 or self.random_start else "fgsm"
+
+    @property
+    def label(self):
+        samples = f", {self.samples} passes each" if self.samples > 1 else ""
+        return f"{self.name.upper()}-{self.steps} on {self.loss.__name__}{samples}{self.runs_label()}"
 
     @property
     def step_size(self):
@@ -83,7 +113,7 @@ class Attacker:
             return self.absolute_step_size
         return self.relative_step_size * self.threat_model.epsilon
 
-    def with_epsilon(self, epsilon) -> Attacker:
+    def with_epsilon(self, epsilon) -> PGD:
         """Returns the same attack on a ball of another radius; a relative step size scales with it.
 
         Args:
@@ -92,8 +122,7 @@ class Attacker:
         Raises:
             ValueError: where the steps can't reach it.
         """
-        other = copy.copy(self)
-        other.threat_model = dataclasses.replace(self.threat_model, epsilon=epsilon)
+        other = super().with_epsilon(epsilon)
         if not tf.is_tensor(epsilon):
             other._check_reach()
         return other
@@ -108,97 +137,101 @@ class Attacker:
                 f"a step_size of at least {epsilon / self.steps:g}."
             )
 
-    def __call__(self, images, objective: Callable[[tf.Tensor], tf.Tensor], seed=None) -> tf.Tensor:
-        """Returns adversarial images [B, H, W, C] within the threat model around `images`.
+    def ascend(self, start, images, loss, seed=None):
+        """See `Attack`: where the last step ends."""
+        return tf.stop_gradient(self._climb(start, images, lambda images: Score(loss(images), None), keep=False))
 
-        Args:
-            images: float32 [B, H, W, C] in [-1, 1].
-            objective: see `ascend`.
-            seed: int32 [2], needed for a random start.
+    def search(self, start, images, judge, seed):
+        """See `Attack`."""
+        return self._climb(start, images, judge, keep=not self.last_point)
 
-        Raises:
-            ValueError: where a random start has no seed.
-        """
-        images = tf.convert_to_tensor(images)
-        return self.ascend(self.start(images, seed), images, objective)
+    def _climb(self, start, images, judge, keep: bool):
+        """Does the steps; with `keep` it returns a point on the way that was broken, where there is one."""
+        ball = self.threat_model
+        first = {"image": start}
+        if self.momentum is not None:
+            first["velocity"] = tf.zeros_like(start)
+        if keep:
+            first.update(kept=start, highest=tf.fill(tf.shape(images)[:1], -math.inf))
 
-    def start(self, images: tf.Tensor, seed=None) -> tf.Tensor:
-        """Returns where the attack on `images` starts: a random point of the ball around each, or the images.
+        def step(index, state):
+            image, after = state["image"], {}
+            score, direction = score_and_gradient(judge, image, self.samples)
+            if keep:
+                better = score.broken & (score.loss > state["highest"])
+                after["kept"] = tf.where(over_images(better), image, state["kept"])
+                after["highest"] = tf.where(better, score.loss, state["highest"])
+            if self.momentum is not None:
+                size = tf.reduce_mean(tf.abs(direction), axis=[1, 2, 3], keepdims=True)
+                direction = self.momentum * state["velocity"] + tf.math.divide_no_nan(direction, size)
+                after["velocity"] = direction
+            after["image"] = ball.project(image + self.step_size * ball.ascent_direction(direction), images)
+            return index + 1, after
 
-        Raises:
-            ValueError: where a random start has no seed.
-        """
-        if not self.random_start:
-            return images
-        if seed is None:
-            raise ValueError("An attack with a random start needs a seed (int32 [2]).")
-        perturbation = self.threat_model.random_perturbation(tf.shape(images), seed)
-        return self.threat_model.project(images + perturbation, images)
+        _, last = tf.while_loop(lambda index, _: index < self.steps, step, (0, first), maximum_iterations=self.steps)
+        if not keep:
+            return last["image"]
+        return tf.where(over_images(last["highest"] > -math.inf), last["kept"], last["image"])
 
-    def ascend(self, start: tf.Tensor, images: tf.Tensor, objective: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        """Returns the adversarial images that the attack's steps reach from `start`.
+    def __str__(self):
+        length = f"{self.step_size:g} ({epsilon_255(self.step_size):.2f}/255)"
+        start = "random start" if self.random_start else "from the image"
+        return f"{self.steps} steps of {length}, {start}, in the {self.threat_model}"
 
-        Computes gradients with respect to the images alone, and assigns nothing.
-
-        Args:
-            start: [B, H, W, C] within the threat model around `images`.
-            images: the clean images, float32 [B, H, W, C] in [-1, 1].
-            objective: maps images to the loss of each, [B], which the attack maximises. It must evaluate its network in
-                inference mode.
-        """
-        threat_model = self.threat_model
-
-        def step(index, adversarial):
-            direction = threat_model.ascent_direction(self._gradient(objective, adversarial))
-            return index + 1, threat_model.project(adversarial + self.step_size * direction, images)
-
-        _, adversarial = tf.while_loop(
-            lambda index, _: index < self.steps,
-            step,
-            (0, start),
-            maximum_iterations=self.steps,
-        )
-        return tf.stop_gradient(adversarial)
-
-    def _gradient(self, objective, images) -> tf.Tensor:
-        """The gradient of each image's loss, [B, H, W, C], but for a positive factor."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(images)
-            losses, factors = magnified(objective(images))
-            total = tf.reduce_sum(losses)
-        gradient = tape.gradient(total, images)
-        if factors.shape.rank:  # what overflows float16 all the same moves nothing, instead of making the image NaN
-            gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
-        return gradient
-
-    def describe(self) -> dict:
-        """Returns all settings, for reports."""
+    def settings(self):
+        """See `Attack`. A relative step size stands for one in pixels, which changes with epsilon."""
+        length = "relative_step_size" if self.absolute_step_size is None else "step_size"
         return {
-            "name": "pgd",
-            **self.threat_model.describe(),
             "steps": self.steps,
-            "step_size": self.step_size,
-            "relative_step_size": self.relative_step_size,
+            length: getattr(self, length),
             "random_start": self.random_start,
+            **({} if self.momentum is None else {"momentum": self.momentum}),
+            "samples": self.samples,
+            "last_point": self.last_point,
+            **super().settings(),
         }
 
 
-@gin.configurable
-class MomentumAttacker(Attacker):
-    """PGD along a running sum of gradients (Dong et al., CVPR 2018: "momentum iterative" attack).
-
-    v <- momentum * v + gradient / mean |gradient|;  x <- project(x + step_size * direction(v)).
+@gin.register
+class Attacker(PGD):
+    """PGD with the settings that training needs; an evaluation takes it, too, and judges where its last step ends.
 
     Args:
-        momentum: share of the sum that each step keeps, in [0, 1).
-        threat_model: this one and the others are those of `Attacker`.
+        threat_model: see `PGD`.
         steps: see there.
         step_size: see there.
         relative_step_size: see there.
         random_start: see there.
 
     Raises:
-        ValueError: as `Attacker`, and for a momentum out of its range.
+        ValueError: as `PGD`.
+    """
+
+    def __init__(
+        self,
+        threat_model: ThreatModel = gin.REQUIRED,
+        steps: int = gin.REQUIRED,
+        step_size: float | None = None,
+        relative_step_size: float | None = None,
+        random_start: bool = False,
+    ):
+        super().__init__(threat_model, steps, step_size, relative_step_size, random_start, last_point=True)
+
+
+@gin.register
+class MomentumAttacker(PGD):
+    """`Attacker` with momentum.
+
+    Args:
+        momentum: see `PGD`.
+        threat_model: see there.
+        steps: see there.
+        step_size: see there.
+        relative_step_size: see there.
+        random_start: see there.
+
+    Raises:
+        ValueError: as `PGD`.
     """
 
     def __init__(
@@ -210,26 +243,4 @@ class MomentumAttacker(Attacker):
         relative_step_size: float | None = None,
         random_start: bool = False,
     ):
-        super().__init__(threat_model, steps, step_size, relative_step_size, random_start)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"MomentumAttacker.momentum must be in [0, 1), got {momentum}; usual are 0.75 to 0.9.")
-        self.momentum = momentum
-
-    def ascend(self, start, images, objective):
-        def step(index, adversarial, velocity):
-            gradient = self._gradient(objective, adversarial)
-            size = tf.reduce_mean(tf.abs(gradient), axis=[1, 2, 3], keepdims=True)
-            velocity = self.momentum * velocity + tf.math.divide_no_nan(gradient, size)
-            direction = self.threat_model.ascent_direction(velocity)
-            return index + 1, self.threat_model.project(adversarial + self.step_size * direction, images), velocity
-
-        _, adversarial, _ = tf.while_loop(
-            lambda index, *_: index < self.steps,
-            step,
-            (0, start, tf.zeros_like(start)),
-            maximum_iterations=self.steps,
-        )
-        return tf.stop_gradient(adversarial)
-
-    def describe(self):
-        return {**super().describe(), "momentum": self.momentum}
+        super().__init__(threat_model, steps, step_size, relative_step_size, random_start, momentum, last_point=True)

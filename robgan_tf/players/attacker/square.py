@@ -8,7 +8,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.players.attacker.attacks import Attack, check_count
+from robgan_tf.players.attacker.attack import Attack, over_images
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.threat_model import L2, LInf, ThreatModel
 
@@ -16,11 +16,12 @@ from robgan_tf.players.attacker.threat_model import L2, LInf, ThreatModel
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
-@gin.configurable
+@gin.register
 class Square(Attack):
     """Changes a random square of the perturbation at a time, and keeps what lowers the right class's margin.
 
-    Asks for no gradient, so masked ones don't help against it. An image is left alone once it is misclassified.
+    Asks for no gradient, so masked ones don't help against it. An image is left alone once it is misclassified. (In
+    training it raises the loss that it is given, instead of lowering the margin.)
 
     Args:
         threat_model: `LInf` or `L2`.
@@ -42,46 +43,53 @@ class Square(Attack):
         initial_share: float = 0.8,
         restarts: int = 1,
     ):
-        check_count(self, "queries", queries, 1)
-        check_count(self, "restarts", restarts, 1)
+        super().__init__(threat_model, margin_loss, restarts=restarts)
+        self.check_count("queries", queries, 1)
         if not 0 < initial_share <= 1:
             raise ValueError(f"Square.initial_share must be in (0, 1], got {initial_share}; the paper's is 0.8.")
         if not isinstance(threat_model, (LInf, L2)):
             raise ValueError(f"Square knows the threat models @LInf() and @L2(), got {threat_model!r}.")
-        self.threat_model = threat_model
         self.queries = queries
         self.initial_share = initial_share
-        self.runs = restarts
 
-    def __call__(self, logits, images, labels, seed, run=0):
+    @property
+    def label(self):
+        return f"Square, {self.queries} queries{self.runs_label()}"
+
+    def start(self, images, seed=None):
+        """See `Attack`: stripes or bumps at the border of the ball."""
+        if seed is None:
+            raise ValueError("Square is random and needs a seed (int32 [2]).")
+        first_seed, _ = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+        perturbation = first_guess(self.threat_model, tf.shape(images), _seeds(seed)[0])
+        return self.threat_model.project(images + perturbation, images)
+
+    def search(self, start, images, judge, seed):
+        """See `Attack`."""
         ball = self.threat_model
         sides = tf.constant(square_sides(self.queries, self.initial_share, *images.shape[1:3]))
-        seeds = tf.random.experimental.stateless_split(seed, 2)
 
-        def margin(image):
-            return margin_loss(logits(image), labels)
+        def query(index, perturbation, best, broken):
+            random = tf.random.experimental.stateless_fold_in(_seeds(seed)[1], index)
+            candidate = _within(ball, move(ball, perturbation, sides[index], random), images)
+            score = judge(images + candidate)
+            better = (score.loss > best) & ~broken
+            kept = tf.where(over_images(better), candidate, perturbation)
+            return index + 1, kept, tf.where(better, score.loss, best), broken | (better & score.broken)
 
-        def query(index, perturbation, best):
-            seed = tf.random.experimental.stateless_fold_in(seeds[1], index)
-            candidate = _within(ball, move(ball, perturbation, sides[index], seed), images)
-            loss = margin(images + candidate)
-            better = (loss > best) & (best <= 0)  # a positive margin is a wrong class: it is left alone
-            kept = tf.where(better[:, tf.newaxis, tf.newaxis, tf.newaxis], candidate, perturbation)
-            return index + 1, kept, tf.where(better, loss, best)
-
-        perturbation = _within(ball, first_guess(ball, tf.shape(images), seeds[0]), images)
-        _, perturbation, _ = tf.while_loop(
-            lambda index, _, best: (index < self.queries) & tf.reduce_any(best <= 0),
+        perturbation = start - images
+        first = judge(images + perturbation)
+        _, perturbation, _, _ = tf.while_loop(
+            lambda index, _, __, broken: (index < self.queries) & ~tf.reduce_all(broken),
             query,
-            (0, perturbation, margin(images + perturbation)),
+            (0, perturbation, first.loss, first.broken),
             maximum_iterations=self.queries,
         )
-        return tf.stop_gradient(ball.project(images + perturbation, images))
+        return ball.project(images + perturbation, images)
 
-    def describe(self):
-        settings = {"queries": self.queries, "initial_share": self.initial_share, "restarts": self.runs}
-        label = f"Square, {self.queries} queries"
-        return {"name": self.name, "label": label, "norm": self.threat_model.norm, **settings}
+    def settings(self):
+        """See `Attack`."""
+        return {"queries": self.queries, "initial_share": self.initial_share, "restarts": self.restarts}
 
 
 def square_sides(queries: int, initial_share: float, height: int, width: int) -> np.ndarray:
@@ -89,6 +97,11 @@ def square_sides(queries: int, initial_share: float, height: int, width: int) ->
     halvings = np.sum(np.arange(queries)[:, None] > queries * np.array(_HALVINGS), axis=1)
     sides = np.round(np.sqrt(initial_share / 2.0**halvings * height * width))
     return np.clip(sides, 1, min(height, width)).astype(np.int32)
+
+
+def _seeds(seed):
+    """Seeds of the first guess and of the queries."""
+    return tf.random.experimental.stateless_split(seed, 2)
 
 
 def _within(ball: ThreatModel, perturbation, images):

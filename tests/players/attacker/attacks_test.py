@@ -8,11 +8,12 @@ from robgan_tf import losses
 from robgan_tf.data.datasets import Examples
 from robgan_tf.players.attacker.apgd import AutoPGD, checkpoint_spans
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier, is_within
-from robgan_tf.players.attacker.attacks import PGD, Noise, Transfer
 from robgan_tf.players.attacker.losses import dlr_loss, margin_loss, targeted_dlr_loss, targeted_margin_loss
-from robgan_tf.players.attacker.pgd import Attacker, MomentumAttacker
+from robgan_tf.players.attacker.noise import Noise
+from robgan_tf.players.attacker.pgd import PGD, MomentumAttacker
 from robgan_tf.players.attacker.square import Square, bump, square_sides
 from robgan_tf.players.attacker.threat_model import L2, LInf
+from robgan_tf.players.attacker.transfer import Transfer
 
 CLASSES, SHAPE, COUNT = 5, (6, 7, 2), 120
 WEIGHT = np.random.default_rng(0).normal(size=[84, CLASSES]).astype(np.float32)
@@ -54,8 +55,8 @@ def exactly_robust(classifier, examples, norm, epsilon):
     return margins.min(axis=1) > 0
 
 
-def pgd(ball, objective=losses.class_loss, targets=0, restarts=1, kind=Attacker, **options):
-    return PGD(kind(threat_model=ball, steps=20, relative_step_size=0.2, **options), objective, targets, restarts)
+def pgd(ball, loss=losses.class_loss, **options):
+    return PGD(ball, steps=20, relative_step_size=0.2, loss=loss, **options)
 
 
 # Between two classes the worst point is that of every loss; among several each class has its own, which a loss over all
@@ -63,7 +64,7 @@ def pgd(ball, objective=losses.class_loss, targets=0, restarts=1, kind=Attacker,
 EXACT = {
     "pgd": (binary, lambda ball: pgd(ball)),
     "pgd on the margin": (binary, lambda ball: pgd(ball, margin_loss, random_start=True)),
-    "pgd with momentum": (binary, lambda ball: pgd(ball, kind=MomentumAttacker, momentum=0.75)),
+    "pgd with momentum": (binary, lambda ball: pgd(ball, momentum=0.75)),
     "pgd, all targets": (linear, lambda ball: pgd(ball, targeted_margin_loss, targets=4)),
     "apgd-ce": (binary, lambda ball: AutoPGD(ball, 50)),
     "apgd-t": (linear, lambda ball: AutoPGD(ball, 50, targeted_dlr_loss, targets=4)),
@@ -80,12 +81,10 @@ def test_attack_along_gradients_finds_the_worst_case_of_a_linear_classifier(norm
 
 
 @every_norm
-@pytest.mark.parametrize("objective", [losses.class_loss, dlr_loss])
-def test_untargeted_attack_misses_few_of_several_classes_and_breaks_nothing_that_holds(
-    examples, norm, epsilon, objective
-):
+@pytest.mark.parametrize("loss", [losses.class_loss, dlr_loss])
+def test_untargeted_attack_misses_few_of_several_classes_and_breaks_nothing_that_holds(examples, norm, epsilon, loss):
     exact = exactly_robust(linear, examples, norm, epsilon)
-    found = AttackedClassifier(linear, AutoPGD(norm(epsilon), 50, objective), 64)(examples)
+    found = AttackedClassifier(linear, AutoPGD(norm(epsilon), 50, loss), 64)(examples)
     assert not (exact & ~found).any() and (found & ~exact).mean() < 0.03
 
 
@@ -156,9 +155,9 @@ def test_all_settings_are_told_and_can_be_written_as_json(make):
 
 def test_names_are_those_of_the_field():
     ball = LInf(0.05)
-    attacks = [PGD(Attacker(ball, 1, relative_step_size=1.0)), pgd(ball), AutoPGD(ball)]
+    attacks = [PGD(ball, 1, relative_step_size=1.0), pgd(ball), AutoPGD(ball)]
     attacks += [
-        AutoPGD(ball, objective=dlr_loss),
+        AutoPGD(ball, loss=dlr_loss),
         AutoPGD(ball, 100, targeted_dlr_loss, 9),
         Square(ball),
     ]
@@ -174,7 +173,7 @@ def test_names_are_those_of_the_field():
         (lambda ball: pgd(ball, restarts=2), "would do the same 2 times: set the attacker's random_start"),
         (
             lambda ball: pgd(ball, targeted_dlr_loss),
-            "PGD.objective = @targeted_dlr_loss takes target classes",
+            "PGD.loss = @targeted_dlr_loss takes target classes",
         ),
         (lambda ball: pgd(ball, targets=3), "takes no target classes, and PGD.targets is 3"),
         (lambda ball: AutoPGD(ball, 0), "AutoPGD.steps must be a whole number >= 1, got 0"),
@@ -182,9 +181,13 @@ def test_names_are_those_of_the_field():
         (lambda ball: AutoPGD(ball, rho=1.5), "AutoPGD.rho must be in"),
         (lambda ball: Square(ball, 0), "Square.queries"),
         (lambda ball: Square(ball, initial_share=0.0), "Square.initial_share must be in"),
-        (lambda ball: Square("linf"), "Square knows the threat models @LInf"),
+        (lambda ball: Square("linf"), "Square.threat_model must be a threat model such as @LInf"),
         (lambda ball: Noise(ball, 0), "Noise.restarts"),
-        (lambda ball: pgd(ball, kind=MomentumAttacker, momentum=1.0), "MomentumAttacker.momentum must be in"),
+        (lambda ball: pgd(ball, momentum=1.0), "PGD.momentum must be in"),
+        (lambda ball: MomentumAttacker(1.0, ball, 5, 0.1), "MomentumAttacker.momentum must be in"),
+        (lambda ball: pgd(ball, samples=0), "PGD.samples must be a whole number >= 1, got 0"),
+        (lambda ball: AutoPGD(ball, samples=0), "AutoPGD.samples"),
+        (lambda ball: Transfer(ball, linear), "Transfer.attack must be an attack"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make, message):
@@ -211,21 +214,21 @@ def test_auto_pgd_halves_its_step_where_it_jumps_over_the_maximum():
         return tf.stack([-loss + 10, tf.zeros_like(loss)], axis=-1)  # right for ever: the loss alone decides
 
     image = tf.zeros([1, 1, 1, 1])
-    found = AutoPGD(LInf(1.0), 60, margin_loss)(bump_at_a_tenth, image, tf.constant([0]), tf.constant([1, 2]))
+    found = AutoPGD(LInf(1.0), 60, margin_loss).fool(bump_at_a_tenth, image, tf.constant([0]), tf.constant([1, 2]))
     assert abs(found.numpy().item() - 0.1) < 1 / 32
 
 
 def test_momentum_attack_follows_the_sum_of_normalised_gradients():
     # One pixel with gradients 1, then -0.5, ...: mean |g| = |g|, so v = 1, then 0.9 - 1 = -0.1: up, then down.
-    def objective(images):
+    def loss(images):
         return -((images[:, 0, 0, 0] - 0.05) ** 2)
 
     attacker = MomentumAttacker(momentum=0.9, threat_model=LInf(1.0), steps=2, step_size=0.5)
     image = tf.zeros([1, 1, 1, 1])
-    assert attacker(image, objective).numpy().item() == 0.0  # 0 + 0.5 - 0.5
+    assert attacker(image, loss).numpy().item() == 0.0  # 0 + 0.5 - 0.5
     once_more = MomentumAttacker(momentum=0.9, threat_model=LInf(1.0), steps=3, step_size=0.5)
     # v = 0.9 * -0.1 + 1 = 0.91: up.
-    assert once_more(image, objective).numpy().item() == 0.5
+    assert once_more(image, loss).numpy().item() == 0.5
 
 
 def test_sides_of_squares_shrink_as_in_the_paper():
@@ -249,9 +252,9 @@ def test_runs_go_on_with_those_that_still_stand(examples):
     seen = []
 
     class Counting(Noise):
-        def __call__(self, logits, images, labels, seed, run=0):
+        def fool(self, logits, images, labels, seed, run=0):
             tf.py_function(lambda images: seen.append(len(images)), [images], [])
-            return super().__call__(logits, images, labels, seed, run)
+            return super().fool(logits, images, labels, seed, run)
 
     standing = AttackedClassifier(linear, Counting(LInf(0.05), 3), 1000)(examples)
     assert len(seen) == 3 and seen[0] == COUNT and seen == sorted(seen, reverse=True) and seen[-1] >= standing.sum()
@@ -259,7 +262,7 @@ def test_runs_go_on_with_those_that_still_stand(examples):
 
 def test_what_leaves_the_ball_does_not_count(examples):
     class Cheat(Noise):
-        def __call__(self, logits, images, labels, seed, run=0):
+        def search(self, start, images, judge, seed):
             return -images
 
     attacked = AttackedClassifier(linear, Cheat(LInf(0.05), 1), 64)
@@ -281,3 +284,87 @@ def test_answers_that_are_no_numbers_are_wrong(examples):
 
     right = AttackedClassifier(broken, None, 64)(examples)
     np.testing.assert_array_equal(right, examples.images[:, 0, 0, 0] > 127)
+
+
+def test_a_tie_with_another_class_is_wrong_and_named_as_the_other(examples):
+    def tied(images):
+        return tf.one_hot(tf.zeros(len(images), tf.int32), 3) + tf.one_hot(2 * tf.ones(len(images), tf.int32), 3)
+
+    labels = np.array([0, 2, 1], np.int32)
+    (batch,) = AttackedClassifier(tied, None, 8).batches(Examples(examples.images[:3], labels))
+    # (1, 0, 1): classes 0 and 2 tie, and class 1 is below both.
+    np.testing.assert_array_equal(batch.right, [False, False, False])
+    np.testing.assert_array_equal(batch.predictions, [2, 0, 0])
+
+
+def test_each_stream_of_a_seed_has_random_numbers_of_its_own(examples):
+    def adversarial(stream):
+        attacked = AttackedClassifier(linear, Noise(LInf(0.05), 1), COUNT, 0, stream)
+        (batch,) = attacked.batches(examples)
+        return batch.adversarial
+
+    np.testing.assert_array_equal(adversarial(1), adversarial(1))
+    assert np.abs(adversarial(0) - adversarial(1)).max(axis=(1, 2, 3)).min() > 0.01  # of 84 pixels, up to 0.1
+
+
+# ---- training
+
+
+@pytest.mark.parametrize(
+    "make", [ALL["pgd"], ALL["apgd-ce"], lambda ball: Square(ball, 300), lambda ball: Noise(ball, 1)]
+)
+def test_training_takes_the_same_attacks_with_a_loss_of_its_own(examples, make):
+    attack = make(LInf(0.05))
+    attack.check_training()
+    images = tf.constant(examples.images / np.float32(127.5) - 1)
+    weight = tf.constant(WEIGHT[:, 0].reshape(SHAPE))
+
+    def loss(images):
+        return tf.reduce_sum(weight * images, axis=[1, 2, 3])
+
+    found = attack(images, loss, tf.constant([1, 2]))
+    assert is_within(attack.threat_model, 0.05, images.numpy(), found.numpy()).all()
+    # The largest rise in the ball is epsilon times the l1 norm of the weights.
+    share = (loss(found) - loss(images)).numpy() / (0.05 * np.abs(WEIGHT[:, 0]).sum())
+    if attack.name == "noise":
+        assert abs(share.mean()) < 0.1 and np.abs(share).max() < 0.5
+    else:
+        assert share.mean() > {"pgd": 0.999, "apgd-ce": 0.999, "square": 0.3}[attack.name]
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda ball: pgd(ball, random_start=True, restarts=2), "PGD.restarts = 1 and targets = 0, got 2 and 0"),
+        (lambda ball: pgd(ball, targeted_margin_loss, targets=1), "got 1 and 1"),
+        (ALL["transfer"], "take @Attacker"),
+    ],
+)
+def test_training_refuses_what_needs_a_classifier_or_several_runs(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(LInf(0.05)).check_training()
+
+
+# ---- numbers of classes
+
+
+@pytest.mark.parametrize(
+    "make, fewest",
+    [
+        (lambda ball: pgd(ball), 1),
+        (lambda ball: pgd(ball, margin_loss), 1),
+        (lambda ball: pgd(ball, targeted_margin_loss, targets=1), 2),
+        (lambda ball: AutoPGD(ball, loss=dlr_loss), 3),
+        (lambda ball: AutoPGD(ball, loss=targeted_dlr_loss, targets=1), 4),
+        (lambda ball: AutoPGD(ball, loss=targeted_dlr_loss, targets=9), 10),
+        (lambda ball: Transfer(AutoPGD(ball, loss=dlr_loss), linear), 3),
+        (Square, 1),
+        (Noise, 1),
+    ],
+)
+def test_attacks_say_how_many_classes_they_need(make, fewest):
+    attack = make(LInf(0.05))
+    attack.check_classes(fewest)
+    if fewest > 1:
+        with pytest.raises(ValueError, match="classes"):
+            attack.check_classes(fewest - 1)

@@ -54,10 +54,26 @@ def test_equal_logits_are_no_division_by_zero():
     np.testing.assert_array_equal(attack_losses.targeted_dlr_loss(equal, [0], [1]), [0])
 
 
+def test_where_the_largest_logits_are_equal_dlr_is_the_margin_with_its_gradient():
+    # Three at 5, the right class 3 at 1: z_(1) - z_(3) = 0, the margin is 4. All four at 5: targeted too.
+    logits = tf.constant([[5.0, 5.0, 5.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = attack_losses.dlr_loss(logits, [3])
+    np.testing.assert_array_equal(loss, [4])
+    assert tape.gradient(loss, logits)[0, 3] == -1
+    equal = tf.fill([1, 4], 5.0)
+    with tf.GradientTape() as tape:
+        tape.watch(equal)
+        loss = attack_losses.targeted_dlr_loss(equal, [3], [1])
+    np.testing.assert_array_equal(loss, [0])
+    np.testing.assert_array_equal(tape.gradient(loss, equal), [[0, 1, 0, -1]])
+
+
 def test_dlr_needs_more_classes_than_it_looks_at():
-    with pytest.raises(ValueError, match="dlr_loss needs 3 classes, the classifier has 2: take @margin_loss"):
+    with pytest.raises(ValueError, match="dlr_loss needs 3 classes, there are 2: take @margin_loss"):
         attack_losses.dlr_loss(tf.zeros([1, 2]), [0])
-    with pytest.raises(ValueError, match="needs 4 classes, the classifier has 3: take @targeted_margin_loss"):
+    with pytest.raises(ValueError, match="needs 4 classes, there are 3: take @targeted_margin_loss"):
         attack_losses.targeted_dlr_loss(tf.zeros([1, 3]), [0], [1])
 
 

@@ -8,7 +8,10 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import class_loss, logistic
-from robgan_tf.players.attacker.pgd import Attacker, magnified
+from robgan_tf.players.attacker.attack import Attack
+from robgan_tf.players.attacker.gradients import magnified
+from robgan_tf.players.attacker.losses import margin_loss
+from robgan_tf.players.attacker.pgd import PGD, Attacker
 from robgan_tf.players.attacker.threat_model import L2, LInf
 from robgan_tf.players.discriminator import Discriminator
 
@@ -28,18 +31,18 @@ def eighths(shape=(4, 3, 2, 1)):
     return np.random.default_rng(0).integers(-8, 9, shape).astype(np.float32) / 8
 
 
-def objective_of(network):
+def loss_of(network):
     """What co-training maximises: the loss of both heads."""
 
-    def objective(images):
+    def loss(images):
         verdict = network(images, training=False)
         return logistic(verdict.source, real=True) + class_loss(verdict.classes, LABELS[: len(images)])
 
-    return objective
+    return loss
 
 
 def no_gradient(images):
-    """An objective without a gradient: the attack ends where it starts."""
+    """An loss without a gradient: the attack ends where it starts."""
     return 0.0 * tf.reduce_sum(images, axis=[1, 2, 3])
 
 
@@ -63,23 +66,23 @@ def bn_classifier():
 @every_norm
 @pytest.mark.parametrize("random_start", [False, True])
 def test_result_is_in_the_ball_in_the_range_and_worse_for_the_network(norm, epsilon, random_start, make_discriminator):
-    images, objective = random_images(), objective_of(make_discriminator())
+    images, loss = random_images(), loss_of(make_discriminator())
     attacker = Attacker(norm(epsilon), 5, relative_step_size=0.3, random_start=random_start)
-    adversarial = attacker(images, objective, SEED)
+    adversarial = attacker(images, loss, SEED)
     assert adversarial.shape == images.shape and adversarial.dtype == tf.float32
     assert np.abs(adversarial).max() <= 1
     size = norm(epsilon).size(adversarial - images).numpy()
     assert size.max() <= epsilon + 1e-6  # rounding of pixels: 2**-24 each, 192 of them in the l2 norm
     assert size.min() > 0.5 * epsilon
-    before, after = objective(images).numpy(), objective(adversarial).numpy()
+    before, after = loss(images).numpy(), loss(adversarial).numpy()
     assert (after > before).all() and after.mean() > before.mean() + 0.1
 
 
 @every_norm
 def test_more_steps_find_a_higher_loss(norm, epsilon, make_discriminator):
-    images, objective = random_images(), objective_of(make_discriminator(spectral_norm=False))
+    images, loss = random_images(), loss_of(make_discriminator(spectral_norm=False))
     one, ten = (
-        np.mean(objective(Attacker(norm(epsilon), steps, relative_step_size=length)(images, objective)))
+        np.mean(loss(Attacker(norm(epsilon), steps, relative_step_size=length)(images, loss)))
         for steps, length in ((1, 1.0), (20, 0.1))
     )
     assert ten > one
@@ -87,13 +90,13 @@ def test_more_steps_find_a_higher_loss(norm, epsilon, make_discriminator):
 
 def test_one_step_of_epsilon_is_fgsm(make_discriminator):
     # Goodfellow et al. (2015): x + epsilon sign(gradient), within the range of pixels.
-    images, objective = random_images(), objective_of(make_discriminator())
+    images, loss = random_images(), loss_of(make_discriminator())
     with tf.GradientTape() as tape:
         tape.watch(images)
-        loss = objective(images)
+        total = tf.reduce_sum(loss(images))
     epsilon = np.float32(1 / 16)
-    expected = np.clip(images + epsilon * np.sign(tape.gradient(loss, images)), -1, 1)
-    adversarial = Attacker(LInf(1 / 16), 1, step_size=1 / 16)(images, objective).numpy()
+    expected = np.clip(images + epsilon * np.sign(tape.gradient(total, images)), -1, 1)
+    adversarial = Attacker(LInf(1 / 16), 1, step_size=1 / 16)(images, loss).numpy()
     np.testing.assert_allclose(adversarial, expected, atol=2**-24, rtol=0)  # one rounding of a pixel
 
 
@@ -120,8 +123,8 @@ def test_on_a_linear_model_l2_goes_along_the_weights():
 def test_each_image_is_attacked_by_itself(make_discriminator):
     images, network = random_images(), make_discriminator()
     attacker = Attacker(LInf(0.1), 3, relative_step_size=0.5)
-    together = attacker(images, objective_of(network))
-    alone = attacker(images[:1], objective_of(network))
+    together = attacker(images, loss_of(network))
+    alone = attacker(images[:1], loss_of(network))
     # The order of sums may depend on the batch; a sign would turn over only where a gradient is zero to 1e-7.
     np.testing.assert_allclose(together[:1], alone, atol=1e-6)
 
@@ -136,11 +139,11 @@ def test_steps_are_counted():
     assert ends == [1 / 4, 1 / 4]
     calls = []
 
-    def objective(images):
+    def loss(images):
         calls.append(images.numpy().max())
         return tf.reduce_sum(images, [1, 2, 3])
 
-    Attacker(LInf(1 / 4), 5, step_size=1 / 16)(images, objective)
+    Attacker(LInf(1 / 4), 5, step_size=1 / 16)(images, loss)
     assert calls == [0, 1 / 16, 2 / 16, 3 / 16, 4 / 16]
 
 
@@ -189,7 +192,7 @@ def test_weights_u_and_batch_norm_statistics_are_bit_identical_after_an_attack(c
     before = [variable.numpy() for variable in variables]
     attack = Attacker(LInf(0.1), 3, relative_step_size=0.5, random_start=True)
     attack = tf.function(attack) if compiled else attack
-    attack(random_images(), objective_of(discriminator), SEED)
+    attack(random_images(), loss_of(discriminator), SEED)
     attack(random_images(), lambda images: class_loss(classifier(images, training=False), LABELS), SEED)
     for old, new in zip(before, variables):
         np.testing.assert_array_equal(old, new)
@@ -199,7 +202,7 @@ def test_no_gradient_flows_from_an_update_into_the_attack(make_discriminator):
     network, images = make_discriminator(), random_images()
     with tf.GradientTape() as tape:
         tape.watch(images)
-        adversarial = Attacker(LInf(0.1), 2, relative_step_size=0.5)(images, objective_of(network))
+        adversarial = Attacker(LInf(0.1), 2, relative_step_size=0.5)(images, loss_of(network))
         loss = tf.reduce_sum(adversarial**2)
     assert tape.gradient(loss, [images, *network.trainable_variables]) == [None] * (
         1 + len(network.trainable_variables)
@@ -208,7 +211,7 @@ def test_no_gradient_flows_from_an_update_into_the_attack(make_discriminator):
 
 def test_an_attack_within_an_update_gives_the_gradient_of_one_before_it(make_discriminator):
     network = make_discriminator()
-    attack = functools.partial(Attacker(LInf(0.1), 2, relative_step_size=0.5), random_images(), objective_of(network))
+    attack = functools.partial(Attacker(LInf(0.1), 2, relative_step_size=0.5), random_images(), loss_of(network))
     before = attack()
     gradients = []
     for make in (lambda: before, attack):
@@ -223,10 +226,10 @@ def test_an_attack_within_an_update_gives_the_gradient_of_one_before_it(make_dis
 
 @every_norm
 def test_a_graph_and_eager_mode_give_the_same(norm, epsilon, make_discriminator):
-    objective = objective_of(make_discriminator())
+    loss = loss_of(make_discriminator())
     attacker = Attacker(norm(epsilon), 3, relative_step_size=0.5, random_start=True)
-    eager = attacker(random_images(), objective, SEED)
-    graph = tf.function(lambda images, seed: attacker(images, objective, seed))(random_images(), SEED)
+    eager = attacker(random_images(), loss, SEED)
+    graph = tf.function(lambda images, seed: attacker(images, loss, seed))(random_images(), SEED)
     np.testing.assert_allclose(graph, eager, atol=1e-6)  # float32; graphs may be ordered differently
 
 
@@ -247,10 +250,10 @@ def test_a_graph_of_unknown_batch_size_serves_any(channels, norm, make_discrimin
 
 
 def test_the_number_of_steps_does_not_grow_the_graph(make_discriminator):
-    objective = objective_of(make_discriminator())
+    loss = loss_of(make_discriminator())
 
     def operations(steps):
-        function = tf.function(lambda images: Attacker(LInf(0.1), steps, relative_step_size=0.5)(images, objective))
+        function = tf.function(lambda images: Attacker(LInf(0.1), steps, relative_step_size=0.5)(images, loss))
         return len(function.get_concrete_function(random_images()).graph.as_graph_def().node)
 
     assert operations(3) == operations(30)
@@ -340,11 +343,11 @@ def test_another_epsilon_keeps_the_norm_whatever_gin_says():
 
 @every_norm
 def test_one_graph_serves_many_radii(norm, epsilon, make_discriminator):
-    objective = objective_of(make_discriminator())
+    loss = loss_of(make_discriminator())
     attacker = Attacker(norm(epsilon), 3, relative_step_size=0.5, random_start=True)
-    attack = tf.function(lambda radius: attacker.with_epsilon(radius)(random_images(), objective, SEED))
+    attack = tf.function(lambda radius: attacker.with_epsilon(radius)(random_images(), loss, SEED))
     for radius in (epsilon, epsilon / 2):
-        expected = attacker.with_epsilon(radius)(random_images(), objective, SEED)
+        expected = attacker.with_epsilon(radius)(random_images(), loss, SEED)
         # float32; graphs may be ordered differently
         np.testing.assert_allclose(attack(tf.constant(radius)), expected, atol=1e-6)
     assert attack.experimental_get_tracing_count() == 1
@@ -353,15 +356,112 @@ def test_one_graph_serves_many_radii(norm, epsilon, make_discriminator):
 def test_report_holds_all_settings():
     assert Attacker(LInf(0.5), 4, relative_step_size=0.25, random_start=True).describe() == {
         "name": "pgd",
+        "label": "PGD-4 on class_loss",
         "norm": "linf",
-        "epsilon": 0.5,
-        "epsilon_255": 63.75,
-        "pixel_range": [-1.0, 1.0],
         "steps": 4,
-        "step_size": 0.125,
         "relative_step_size": 0.25,
         "random_start": True,
+        "samples": 1,
+        "last_point": True,
+        "loss": "class_loss",
+        "targets": 0,
+        "restarts": 1,
     }
+
+
+def test_in_words_it_says_steps_start_and_ball():
+    attacker = Attacker(LInf(0.5), 4, relative_step_size=0.25, random_start=True)
+    assert str(attacker) == (
+        "4 steps of 0.125 (15.94/255), random start, in the linf ball, epsilon 0.5 on [-1, 1] = 63.75/255"
+    )
+
+
+# ---- names of configurations
+
+
+def test_configurations_of_former_names_make_the_same_attack():
+    gin.parse_config(
+        """
+        evaluation/PGD.attacker = @evaluation/Attacker()
+        evaluation/PGD.objective = @margin_loss
+        evaluation/PGD.restarts = 2
+        evaluation/Attacker.threat_model = @LInf()
+        evaluation/Attacker.steps = 5
+        evaluation/Attacker.relative_step_size = 0.25
+        evaluation/Attacker.random_start = True
+        LInf.epsilon = 0.25
+        new/PGD.threat_model = @LInf()
+        new/PGD.steps = 5
+        new/PGD.relative_step_size = 0.25
+        new/PGD.random_start = True
+        new/PGD.loss = @margin_loss
+        new/PGD.restarts = 2
+        """
+    )
+    old, new = (gin.get_configurable(f"{scope}/PGD")() for scope in ("evaluation", "new"))
+    assert isinstance(old, Attack) and old.threat_model == new.threat_model == LInf(0.25)
+    assert old.describe() == new.describe() and old.loss is not class_loss and not old.last_point
+
+
+def test_an_attacker_and_settings_of_its_own_are_refused():
+    attacker = Attacker(LInf(0.1), 1, relative_step_size=1.0)
+    with pytest.raises(ValueError, match="either PGD.attacker or threat model, steps and momentum"):
+        PGD(steps=3, attacker=attacker)
+    with pytest.raises(ValueError, match="PGD.attacker must be such as @evaluation/Attacker"):
+        PGD(attacker=LInf(0.1))
+
+
+# ---- what it keeps in an evaluation
+
+
+def bump_classifier(images):
+    """One pixel x: class 1 wins within 0.1 of x = 0.25, class 0 elsewhere."""
+    x = images[:, 0, 0, 0]
+    return tf.stack([tf.zeros_like(x), 0.1 - tf.abs(x - 0.25)], axis=-1)
+
+
+def test_a_point_that_fooled_on_the_way_is_kept_and_the_last_one_is_not():
+    # In steps of 0.2 from x = 0, up the margin: 0.2 (margin 0.05: fools), 0.4 (-0.05), back to 0.2, to 0.4 at the end.
+    image, label, seed = tf.zeros([1, 1, 1, 1]), tf.constant([0]), tf.constant([1, 2])
+    settings = {"steps": 4, "step_size": 0.2, "loss": margin_loss}
+    last = PGD(LInf(0.5), **settings, last_point=True).fool(bump_classifier, image, label, seed)
+    kept = PGD(LInf(0.5), **settings).fool(bump_classifier, image, label, seed)
+    np.testing.assert_allclose(last.numpy().item(), 0.4, rtol=1e-6)
+    np.testing.assert_allclose(kept.numpy().item(), 0.2, rtol=1e-6)
+    # In training no point is kept, whatever it is set to.
+    trained = PGD(LInf(0.5), **settings)(image, lambda images: margin_loss(bump_classifier(images), label))
+    np.testing.assert_array_equal(trained, last)
+
+
+def test_each_image_has_its_worst_point_on_the_way_or_its_last_one():
+    # x = 0 has margins -2 for class 0 and 2 for class 1: the second image is wrong from the start, the first never.
+    def logits(images):
+        x = images[:, 0, 0, 0]
+        return tf.stack([2.0 - x, x], axis=-1)
+
+    images, labels = tf.zeros([2, 1, 1, 1]), tf.constant([0, 1])
+    attack = PGD(LInf(0.5), 2, step_size=0.25, loss=margin_loss)
+    found = attack.fool(logits, images, labels, tf.constant([1, 2])).numpy().ravel()
+    # Margins of the first are 2x - 2: up to 0.5. Of the second 2 - 2x: down to -0.25, the last gradient.
+    np.testing.assert_array_equal(found, [0.5, -0.25])
+
+
+def test_samples_average_the_gradient_of_a_random_classifier():
+    """Each pass turns the gradient's sign with probability 0.3: of one pass it errs so often, of 99 never."""
+
+    def logits(images):
+        sign = tf.where(tf.random.uniform([len(images), 1]) < 0.3, -1.0, 1.0)
+        return tf.concat([tf.zeros_like(sign), sign * images[:, 0, 0] - 0.5], axis=1)
+
+    images, labels = tf.zeros([64, 1, 1, 1]), tf.zeros([64], tf.int32)
+
+    def reached(samples):
+        attack = PGD(LInf(0.25), 1, step_size=0.25, loss=margin_loss, samples=samples)
+        return attack.fool(logits, images, labels, tf.constant([1, 2])).numpy().ravel()
+
+    # 64 draws of probability 0.3: fewer than 5 errors have a probability of 1e-5; a majority of 99 errs with 1e-5 each.
+    assert np.sum(reached(1) < 0) >= 5
+    np.testing.assert_array_equal(reached(99), np.full(64, 0.25))
 
 
 # ---- precision
@@ -380,12 +480,12 @@ def test_under_float16_an_attack_moves_what_the_network_is_sure_of_like_in_float
     """A margin of 14 makes a cross-entropy of 2e-6, whose gradient in a pixel float16 can't hold."""
 
     def one_step(network):
-        def objective(images):
+        def loss(images):
             logits = network(images, training=False).classes + margin * tf.one_hot(LABELS, 3)
             return class_loss(logits, LABELS)
 
         images = random_images() / 2  # within the range, so that every pixel may move
-        return np.sign(Attacker(LInf(0.1), 1, step_size=0.1)(images, objective) - images)
+        return np.sign(Attacker(LInf(0.1), 1, step_size=0.1)(images, loss) - images)
 
     single = discriminator_of("float32")
     half = discriminator_of("mixed_float16", single.get_weights())
