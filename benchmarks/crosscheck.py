@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 ROUNDING = 1e-6
 # Largest accepted difference of two accuracies, in points.
 PGD_POINTS, WORST_CASE_POINTS = 0.5, 1.0
-APGD_OBJECTIVES = {"apgd-ce": class_loss, "apgd-dlr": dlr_loss}
+APGD_LOSSES = {"apgd-ce": class_loss, "apgd-dlr": dlr_loss}
 EXTRAS = {"adversarial-robustness-toolbox": "crosscheck", "foolbox": "crosscheck", "pyautoattack": "autoattack"}
 
 
@@ -139,8 +139,8 @@ def crosscheck():
             rows.append(judged(library, attack))
         compare(rows, PGD_POINTS)
     if with_autoattack:
-        for name, objective in APGD_OBJECTIVES.items():
-            ours = our_worst_case(setting, [AutoPGD(LInf(setting.epsilon), objective=objective)])
+        for name, loss in APGD_LOSSES.items():
+            ours = our_worst_case(setting, [AutoPGD(LInf(setting.epsilon), loss=loss)])
             pair = [judge(setting, examples, name, "robgan_tf", ours)]
             pair.append(judge(setting, examples, name, "pyautoattack", autoattack(setting, only=name)))
             compare(pair, PGD_POINTS)

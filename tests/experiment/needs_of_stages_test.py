@@ -49,7 +49,7 @@ def test_too_few_classes_for_an_attack_of_the_evaluation_are_refused_with_anothe
 
 def test_a_targeted_attack_on_one_class_is_refused(problems_of):
     gin.clear_config()
-    assert "AutoPGD.targets = 9: with 1 class there is no wrong one" in problems_of(1, evaluation="standard")
+    assert "AutoPGD.targets = 9: with 1 class none is wrong" in problems_of(1, evaluation="standard")
 
 
 def test_channels_that_an_export_cannot_decode_are_refused(problems_of):

@@ -170,12 +170,13 @@ class Attack(abc.ABC):
             problems.append(str(error))
         if self.targets and num_classes < 2:
             problems = [
-                f"{kind}.targets = {self.targets}: with 1 class there is no wrong one. Take @class_loss, targets 0."
+                f"{kind}.targets = {self.targets}: with 1 class none is wrong. Take @class_loss and targets = 0."
             ]
         elif self.targets > num_classes - 1:
             problems.append(
-                f"{kind}.targets = {self.targets}: of {num_classes} classes {num_classes - 1} are wrong for an image. Set "
-                f"{kind}.targets (in gin/evaluation/standard.gin: targeted/AutoPGD.targets) to {num_classes - 1} at most."
+                f"{kind}.targets = {self.targets}: of {num_classes} classes {num_classes - 1} are wrong for an image. "
+                f"Set {kind}.targets (in gin/evaluation/standard.gin: targeted/AutoPGD.targets) to "
+                f"{num_classes - 1} or less."
             )
         if problems:
             raise ValueError(" ".join(problems))

@@ -366,5 +366,5 @@ def test_attacks_say_how_many_classes_they_need(make, fewest):
     attack = make(LInf(0.05))
     attack.check_classes(fewest)
     if fewest > 1:
-        with pytest.raises(ValueError, match="classes"):
+        with pytest.raises(ValueError, match="class"):
             attack.check_classes(fewest - 1)
