@@ -35,11 +35,7 @@ declare(
     ),
     Metric("discriminator_loss", "discriminator", "Loss", group="discriminator"),
     Metric(
-        "discriminator_penalty",
-        "penalty",
-        "Penalty",
-        group="discriminator",
-        description="The penalty of the discriminator, weighted; its loss does not contain it.",
+        "discriminator_penalty", "penalty", "Penalty", "discriminator", description="Weighted; not part of the loss."
     ),
     Metric(
         "generator_class_accuracy",
@@ -49,8 +45,7 @@ declare(
         unit=SHARE,
         tag="fakes_of_class",
         description="Share of generated images that the discriminator assigns to the class they were made for.",
-        healthy="Fakes of the requested class come close to 100 %; if they stay near chance, the generator ignores the "
-        "class.",
+        healthy="Fakes of the requested class come close to 100 %; near chance the generator ignores the class.",
     ),
     Metric(
         "fake_accuracy",
@@ -170,14 +165,8 @@ class CoTraining(Stage):
 
     def checkpoint_objects(self) -> dict:
         """Everything that influences the next step."""
-        return {
-            "generator": self.generator,
-            "average_generator": self.average_generator,
-            "discriminator": self.discriminator,
-            "generator_optimizer": self.generator_optimizer,
-            "discriminator_optimizer": self.discriminator_optimizer,
-            "step": self.step,
-        }
+        optimizers = {f"{name}_optimizer": optimizer for name, optimizer in self.optimizers.items()}
+        return {**self.players, **optimizers, "average_generator": self.average_generator, "step": self.step}
 
     def signs_of_collapse(self, metrics: dict) -> list[str]:
         """See `Stage`: a discriminator that is never wrong, fakes that are all alike or not of their class."""

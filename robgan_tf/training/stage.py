@@ -65,7 +65,7 @@ class Stage:
         strategy: the distribution strategy that it was made under.
 
     Raises:
-        ValueError: for a length or batch size that makes no sense, or that the replicas can't share.
+        ValueError: for a length or batch size out of its range, or a batch that the replicas can't share.
     """
 
     # Names the stage in commands, checkpoints and metrics.

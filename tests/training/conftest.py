@@ -15,6 +15,9 @@ from robgan_tf.training.generated import FromGenerator
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from steps import BATCH, RANDOM_START, schedule  # noqa: E402
 
+# As small as a discriminator can be that has a block of either kind: most of a test's time is tracing.
+TWO_BLOCKS = {"multipliers": (1, 2), "downsample": (True, False)}
+
 
 @pytest.fixture
 def cotraining(make_generator, make_discriminator):
@@ -23,7 +26,7 @@ def cotraining(make_generator, make_discriminator):
         return CoTraining(
             make_generator(recompute=recompute),
             make_generator(),
-            make_discriminator(recompute=recompute),
+            make_discriminator(recompute=recompute, **TWO_BLOCKS),
             num_examples=80,
             seed=7,
             attacker=attacker,
@@ -45,7 +48,7 @@ def finetuning(make_generator, make_discriminator):
     def make(recompute=False, with_generator=True, attacker=RANDOM_START, **options):
         keras.utils.set_random_seed(1)
         return FineTuning(
-            ClassBranch(make_discriminator(recompute=recompute)),
+            ClassBranch(make_discriminator(recompute=recompute, **TWO_BLOCKS)),
             FromGenerator(make_generator()) if with_generator else None,
             num_examples=80,
             seed=7,

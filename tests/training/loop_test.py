@@ -59,7 +59,7 @@ def train(make_discriminator, tmp_path):
     def train(split, run="run", upkeep=None, stops=None, periodics=(), optimizer=keras.optimizers.Adam, profile=None):
         keras.utils.set_random_seed(0)
         stage = FineTuning(
-            ClassBranch(make_discriminator()),
+            ClassBranch(make_discriminator(multipliers=(1,), downsample=(True,))),
             None,
             num_examples=len(split),
             seed=1,

@@ -424,8 +424,10 @@ def test_the_average_classifier_is_the_result_where_there_is_one():
     stage.start()
     assert stage.result is stage.average_classifier
     assert all(same(weights(stage.classifier), stage.average_classifier))
-    train(stage)
-    assert not any(same(weights(stage.classifier), stage.average_classifier)[:4])
+    before = weights(stage.classifier)
+    train(stage, 1)
+    for average, old, new in zip(weights(stage.average_classifier), before, weights(stage.classifier)):
+        np.testing.assert_allclose(average, 0.1 * old + 0.9 * new, atol=1e-6)  # at step 0 the decay is 1 / 10
     assert make_finetuning().result.name == "class_branch"
 
 
@@ -495,8 +497,15 @@ def test_every_objective_weighs_generated_images_with_lambda(objective):
 @pytest.mark.parametrize("objective", OBJECTIVES[2:], ids=kind)
 @pytest.mark.parametrize("how", [slow("replicas"), "accumulation", slow("xla")])
 def test_objectives_make_the_same_step_on_replicas_in_parts_and_compiled(objective, how):
+    class StartAside(Attacker):
+        """Starts beside the images, and alike on any number of replicas."""
+
+        def start(self, images, seed):
+            return tf.clip_by_value(images + 0.05 * tf.cos(20 * images), -1, 1)
+
     def make(**options):
-        return make_eq_6(objective=objective, **options)
+        attacker = StartAside(LInf(0.1), steps=3, relative_step_size=0.5, random_start=True)
+        return make_eq_6(objective=objective, attacker=attacker, **options)
 
     if how == "replicas":
         one, other = on_two_replicas(make)
@@ -505,9 +514,6 @@ def test_objectives_make_the_same_step_on_replicas_in_parts_and_compiled(objecti
     other.classifier.set_weights(one.classifier.get_weights())
     other.generated.generator.set_weights(one.generated.generator.get_weights())
     metrics_one, metrics_other = train(one, 2), train(other, 2)
-    if how == "replicas":  # random starts differ between replicas by design
-        assert metrics_other.keys() == metrics_one.keys() and all(map(np.isfinite, metrics_other.values()))
-        return
     for a, b in zip(one.classifier.weights, other.classifier.weights):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)  # float32 rounding
     np.testing.assert_allclose(metrics_one["loss"], metrics_other["loss"], rtol=1e-4)
@@ -536,12 +542,16 @@ def test_eq_6_on_two_replicas_equals_one(classifier, objective):
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", slow("mixed_float16")])
 @pytest.mark.parametrize("objective", [slow(OBJECTIVES[2]), OBJECTIVES[3]], ids=kind)
 @pytest.mark.parametrize("classifier", [slow(None), small_resnet])
-def test_objectives_train_under_mixed_precision(precision, objective, classifier):
+def test_objectives_have_the_loss_of_float32_under_mixed_precision_but_for_rounding(precision, objective, classifier):
     keras.mixed_precision.set_global_policy(precision)
-    stage = make_eq_6(classifier, objective)
-    before = weights(stage.classifier)
-    assert all(np.isfinite(value) for value in train(stage).values())
-    assert not all(same(before, stage.classifier))
+    low = make_eq_6(classifier, objective)
+    keras.mixed_precision.set_global_policy("float32")
+    high = make_eq_6(classifier, objective)
+    high.classifier.set_weights(low.classifier.get_weights())
+    high.generated.generator.set_weights(low.generated.generator.get_weights())
+    # Roundings of 0.4 % (bfloat16) in up to 18 layers, through which a derivative goes once more, across edges of ReLU.
+    tolerance = 0.15 if isinstance(objective, LipschitzRegularised) else 0.05
+    np.testing.assert_allclose(train(low, 1)["loss"], train(high, 1)["loss"], rtol=tolerance)
 
 
 @pytest.mark.parametrize(
@@ -558,8 +568,11 @@ def test_any_classifier_can_be_trained_with_an_average_that_answers(classifier, 
     stage.start()
     frozen = weights(stage.generated.generator)
     before = weights(stage.classifier)
-    assert np.isfinite(train(stage)["loss"])
+    train(stage, 1)
     assert all(same(frozen, stage.generated.generator))
+    # At step 0 the decay is 1 / 10; running averages are averaged, too.
+    for average, old, new in zip(weights(stage.average_classifier), before, weights(stage.classifier)):
+        np.testing.assert_allclose(average, 0.1 * old + 0.9 * new, atol=1e-6)
     # Running averages too.
     assert sum(same(before, stage.classifier)) < len(before) / 4
     images = tf.random.uniform([4, *SHAPE], -1, 1)
