@@ -15,6 +15,7 @@ if not (3, 9) <= tuple(sys.version_info[:2]) < (3, 14):
     sys.exit(f"robgan_tf needs Python 3.9 to 3.13; this is Python {found} ({sys.executable}).")
 
 from setuptools import find_packages, setup  # noqa: E402 - the check above must come first
+from setuptools.command.build_py import build_py  # noqa: E402
 
 
 def read_version():
@@ -24,6 +25,19 @@ def read_version():
     if match is None:
         sys.exit(f'{source} has no line of the form __version__ = "1.2.3".')
     return match.group(1)
+
+
+class BuildWithConfigurations(build_py):
+    """Copies gin/ into the package; an editable installation finds it in the checkout."""
+
+    def run(self):
+        """Builds as always, and adds the configurations."""
+        super().run()
+        if not self.editable_mode:
+            for path in sorted(Path("gin").rglob("*.gin")):
+                copy = Path(self.build_lib, "robgan_tf", path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(path), str(copy))
 
 
 # TensorFlow 2.15 is the newest on which tensorflow-addons and tensorflow-gan import.
@@ -88,7 +102,9 @@ setup(
     python_requires=PYTHON_REQUIRES,
     # Not find_packages(): the folder gin/ holds configurations and must never hide the library gin.
     packages=find_packages(include=["robgan_tf*"]),
-    package_data={"robgan_tf.pages": ["templates/*", "*.css", "*.html"]},
+    cmdclass={"build_py": BuildWithConfigurations},
+    entry_points={"console_scripts": ["robgan = robgan_tf.__main__:main"]},
+    package_data={"robgan_tf": ["py.typed"], "robgan_tf.pages": ["templates/*", "*.css", "*.html"]},
     install_requires=[
         *by_stack(TENSORFLOW_2_15, TENSORFLOW_2_21),
         "importlib_resources",  # imported by tensorflow-datasets, not declared

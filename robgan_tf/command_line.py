@@ -12,10 +12,13 @@ import os
 import pathlib
 import re
 import sys
+import textwrap
 import traceback
 from typing import Callable, NoReturn
 
 from absl import app, flags, logging
+
+from robgan_tf import __version__, gin_files
 
 # TensorFlow's own lines about missing CUDA libraries drown what the user has to see. Set before it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -43,10 +46,17 @@ FLAGS = flags.FLAGS
 _USER_ERRORS = (ValueError, TypeError, OSError, SyntaxError, RuntimeError)
 
 
-def define_config_flags():
+_WIDTH = 110  # of help
+
+
+def define_config_flags(values: flags.FlagValues):
     """Defines the flags that name a configuration."""
-    flags.DEFINE_multi_string("gin_file", [], "Configuration, e.g. gin/digits.gin; repeatable, later ones win.")
-    flags.DEFINE_multi_string("gin_param", [], "One binding, e.g. 'Experiment.seed=1'; repeatable, wins over files.")
+    flags.DEFINE_multi_string(
+        "gin_file", [], "Configuration, e.g. gin/digits.gin; repeatable, later ones win.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "gin_param", [], "One binding, e.g. 'Experiment.seed=1'; repeatable, wins over files.", flag_values=values
+    )
 
 
 def fail(*messages: str) -> NoReturn:
@@ -75,19 +85,18 @@ def or_fail(function: Callable):
 def build_experiment(files, params):
     """Reads the configuration and makes the experiment; wrong input ends the program with status 2.
 
-    A file is looked for, and its includes too, as given, in all folders above the given files, and in the checkout that
-    this package is part of: `include 'gin/digits.gin'` works from any working directory, and in files of your own.
+    Includes are looked for as given, in all folders above the given files, and among what comes with the package:
+    `include 'gin/digits.gin'` works from any working directory, and in files of your own.
     """
     import gin
 
     from robgan_tf.experiment.build import build
 
     for file in files:
-        if not os.path.isfile(file):
-            fail(f"--gin_file={file} does not exist; the repository's configurations are in gin/")
         for folder in pathlib.Path(file).resolve().parents:
             gin.add_config_file_search_path(str(folder))
-    gin.add_config_file_search_path(str(pathlib.Path(__file__).resolve().parents[1]))
+    for root in gin_files.ROOTS:
+        gin.add_config_file_search_path(str(root))
     # For each folder where an include is not, gin would log an error.
     standard_logging.disable(standard_logging.ERROR)
     try:
@@ -113,17 +122,66 @@ def open_run():
     return build_experiment([str(run_directory.config)], FLAGS.gin_param), run_directory
 
 
-def main(function: Callable[[], None], several_workers: bool = False):
-    """Runs a command: parses the flags, calls `function`, and exits with the right status.
+def own_flags(define_flags: Callable[[], None]) -> dict[str, bool]:
+    """Returns the names of the flags that `define_flags` defines, and whether each is a switch; they stay undefined."""
+    values = flags.FlagValues()
+    define_flags(values)
+    return {name: values[name].boolean for name in values}
+
+
+def help_text(function: Callable[[], None], define_flags: Callable, program: str) -> str:
+    """Returns what --help shows: what a command does, its flags, the configurations, and an example."""
+    module = sys.modules[function.__module__]
+    lines = [module.__doc__.strip().splitlines()[0], "", f"usage: {program} [flags]", ""]
+    values = flags.FlagValues()
+    define_flags(values)
+    width = max(len(name) for name in values) + 6
+    for name in values:
+        flag = values[name]
+        what = flag.help.partition(";\n")[0]  # absl adds how to repeat a flag
+        default = "" if flag.default in (None, [], False) else f" ({flag.default} if not given)"
+        lines += textwrap.wrap(
+            f"{'--' + name + ('' if flag.boolean else '='):{width}}{what}{default}",
+            _WIDTH - 2,
+            initial_indent="  ",
+            subsequent_indent=" " * (width + 2),
+        )
+    lines.append("  --help, --version")
+    if "gin_file" in values:
+        lines += ["", "configurations (robgan configurations says more):"]
+        behind = {}
+        for path, what in gin_files.listing():
+            folder, _, name = path.rpartition("/")
+            if folder == "gin":
+                lines.append(f"  {path:26}{textwrap.shorten(what, _WIDTH - 28, placeholder=' ...')}")
+            else:
+                behind.setdefault(folder, []).append(name)
+        for folder, names in behind.items():
+            text = f"{folder}/: {' '.join(name.removesuffix('.gin') for name in names)}"
+            lines += textwrap.wrap(text, _WIDTH - 2, initial_indent="  ", subsequent_indent="    ")
+    return "\n".join(lines)
+
+
+def main(function: Callable[[], None], define_flags: Callable, several_workers: bool = False):
+    """Runs a command: defines and parses the flags, calls `function`, and exits with the right status.
 
     Args:
         function: does what the flags say.
+        define_flags: defines the command's flags, in the `FlagValues` that it is given.
         several_workers: whether it heeds a TF_CONFIG, and runs on all machines that this names.
     """
     if not several_workers:
         os.environ.pop("TF_CONFIG", None)
+    define_flags(FLAGS)
 
     def parse(argv):
+        program = argv[0] if argv[0].startswith("robgan ") else f"python -m robgan_tf.{pathlib.Path(argv[0]).stem}"
+        if any(argument in ("--help", "-help", "-h", "--helpshort", "--helpfull") for argument in argv[1:]):
+            print(help_text(function, define_flags, program))
+            sys.exit(0)
+        if "--version" in argv[1:]:
+            print(f"robgan_tf {__version__}")
+            sys.exit(0)
         try:
             rest = FLAGS(argv)
         except flags.Error as error:
@@ -132,6 +190,8 @@ def main(function: Callable[[], None], several_workers: bool = False):
             fail(f"unexpected argument {rest[1]!r} (--help lists the flags)")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+        if "gin_file" in FLAGS:  # before TensorFlow is imported, which takes seconds
+            FLAGS.gin_file = or_fail(lambda: [gin_files.find(file) for file in FLAGS.gin_file])
         return rest
 
     def call(argv):

@@ -83,14 +83,27 @@ def write(evaluation, out):
     print(f"wrote {out}, and {out.with_suffix('.html')} for people")
 
 
-if __name__ == "__main__":
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    command_line.define_config_flags(values)
+    flags.DEFINE_string("run_dir", None, "Folder of a finished run.", flag_values=values)
+    flags.DEFINE_string(
+        "saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "out", None, "File for the report; the run's robustness.json, or the screen, if not given.", flag_values=values
+    )
+    flags.DEFINE_boolean("strict", False, "Exit with status 3 if a check of the evaluation fails.", flag_values=values)
+
+
+def main():
+    """Runs this command."""
     if any(argument.split("=")[0].lstrip("-") == "generator" for argument in sys.argv[1:]):
         command_line.fail(
             "--generator is a command of its own now: python -m robgan_tf.evaluate_generator, with the same other flags"
         )
-    command_line.define_config_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
-    flags.DEFINE_string("saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.")
-    flags.DEFINE_string("out", None, "File for the report; the run's robustness.json, or the screen, if not given.")
-    flags.DEFINE_boolean("strict", False, "Exit with status 3 if a check of the evaluation fails.")
-    command_line.main(evaluate)
+    command_line.main(evaluate, define_flags)
+
+
+if __name__ == "__main__":
+    main()

@@ -50,10 +50,23 @@ def evaluate_generator():
         update_run_report(run_directory)
 
 
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    command_line.define_config_flags(values)
+    flags.DEFINE_string("run_dir", None, "Folder of a run with a trained generator.", flag_values=values)
+    flags.DEFINE_string(
+        "samples", None, "An .npz file of images to measure instead of the run's generator.", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "extractor", [], "Export or run whose classifier makes the features; repeatable.", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "File for the scores; the run's generation.json if not given.", flag_values=values)
+
+
+def main():
+    """Runs this command."""
+    command_line.main(evaluate_generator, define_flags)
+
+
 if __name__ == "__main__":
-    command_line.define_config_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of a run with a trained generator.")
-    flags.DEFINE_string("samples", None, "An .npz file of images to measure instead of the run's generator.")
-    flags.DEFINE_multi_string("extractor", [], "Export or run whose classifier makes the features; repeatable.")
-    flags.DEFINE_string("out", None, "File for the scores; the run's generation.json if not given.")
-    command_line.main(evaluate_generator)
+    main()

@@ -1,4 +1,4 @@
-"""Exports the classifier of a finished run as the next SavedModel version: `python -m robgan_tf.export --run_dir=R`."""
+"""Exports the classifier of a finished run as the next SavedModel version: `robgan export --run_dir=R`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ def export():
     command_line.or_fail(lambda: run.export(experiment, run_directory))
 
 
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    command_line.define_config_flags(values)
+    flags.DEFINE_string("run_dir", None, "Folder of a finished run.", flag_values=values)
+
+
+def main():
+    """Runs this command."""
+    command_line.main(export, define_flags)
+
+
 if __name__ == "__main__":
-    command_line.define_config_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
-    command_line.main(export)
+    main()

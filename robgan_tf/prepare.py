@@ -63,29 +63,59 @@ def command():
         sys.exit(f"stopped: {reason}; the same command goes on from there.")
 
 
-def main():
-    """Runs the command."""
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
     filters = [name.lower() for name in Filter.__members__ if name != "NEAREST"]
-    flags.DEFINE_string("source", None, "Folder with train/<class>/* and val/<class>/* (or test/).")
-    flags.DEFINE_string("tfds", None, "Instead of --source: a prepared TFDS image classification set, by name.")
-    flags.DEFINE_string("tfds_dir", None, "TFDS folder; ~/tensorflow_datasets if not given.")
-    flags.DEFINE_string("test_split", None, "Held-out folder or split; val (TFDS: validation), else test.")
-    flags.DEFINE_string("out", None, "Folder to write to; goes on with what it holds of the same preparation.")
-    flags.DEFINE_integer("image_size", Settings.image_size, "Side of the images, in pixels.", lower_bound=8)
-    flags.DEFINE_string("classes", IMAGENET_143, "all, first:last (both included), names with commas, or @file.")
-    flags.DEFINE_string("class_names", None, "File of readable names, lines 'n01440764 tench, Tinca tinca'.")
-    flags.DEFINE_integer("min_side", Settings.min_side, "Leaves out images with a smaller side (px).", lower_bound=0)
-    flags.DEFINE_integer("quality", Settings.quality, "Of the JPEGs.", 1, 100)
-    flags.DEFINE_enum("filter", Settings.filter, filters, "Of resizing.")
-    flags.DEFINE_integer(
-        "validation_per_class", Settings.validation_per_class, "Training images moved to a split of their own.", 0
+    flags.DEFINE_string("source", None, "Folder with train/<class>/* and val/<class>/* (or test/).", flag_values=values)
+    flags.DEFINE_string(
+        "tfds", None, "Instead of --source: a prepared TFDS image classification set, by name.", flag_values=values
     )
-    flags.DEFINE_integer("shards", Settings.shards, "Of the training split; 0 for files of 96 MiB, at least 16.", 0)
-    flags.DEFINE_integer("seed", Settings.seed, "Of the order and the validation images.", lower_bound=0)
-    flags.DEFINE_integer("processes", None, "Worker processes; one for each core if not given.", lower_bound=1)
-    flags.DEFINE_float("max_corrupt_share", 0.001, "Largest share of images that may be undecodable.", 0, 1)
-    flags.DEFINE_bool("verify", False, "Only check the finished folder --out against its manifest.")
-    command_line.main(command)
+    flags.DEFINE_string("tfds_dir", None, "TFDS folder; ~/tensorflow_datasets if not given.", flag_values=values)
+    flags.DEFINE_string(
+        "test_split", None, "Held-out folder or split; val (TFDS: validation), else test.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "out", None, "Folder to write to; goes on with what it holds of the same preparation.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "image_size", Settings.image_size, "Side of the images, in pixels.", lower_bound=8, flag_values=values
+    )
+    flags.DEFINE_string(
+        "classes", IMAGENET_143, "all, first:last (both included), names with commas, or @file.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "class_names", None, "File of readable names, lines 'n01440764 tench, Tinca tinca'.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "min_side", Settings.min_side, "Leaves out images with a smaller side (px).", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer("quality", Settings.quality, "Of the JPEGs.", 1, 100, flag_values=values)
+    flags.DEFINE_enum("filter", Settings.filter, filters, "Of resizing.", flag_values=values)
+    flags.DEFINE_integer(
+        "validation_per_class",
+        Settings.validation_per_class,
+        "Training images moved to a split of their own.",
+        0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "shards", Settings.shards, "Of the training split; 0 for files of 96 MiB, at least 16.", 0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "seed", Settings.seed, "Of the order and the validation images.", lower_bound=0, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "processes", None, "Worker processes; one for each core if not given.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float(
+        "max_corrupt_share", 0.001, "Largest share of images that may be undecodable.", 0, 1, flag_values=values
+    )
+    flags.DEFINE_bool("verify", False, "Only check the finished folder --out against its manifest.", flag_values=values)
+
+
+def main():
+    """Runs this command."""
+    command_line.main(command, define_flags)
 
 
 if __name__ == "__main__":

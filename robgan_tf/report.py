@@ -1,4 +1,4 @@
-"""Writes the report of a run, finished or not: `python -m robgan_tf.report --run_dir=R` makes R/report.html anew."""
+"""Writes the report of a run, finished or not: `robgan report --run_dir=R` makes R/report.html anew."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def report():
     print(f"wrote {run_directory.report}")
 
 
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    flags.DEFINE_string("run_dir", None, "Folder of a run.", flag_values=values)
+
+
+def main():
+    """Runs this command."""
+    command_line.main(report, define_flags)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("run_dir", None, "Folder of a run.")
-    command_line.main(report)
+    main()

@@ -109,13 +109,24 @@ def _write(save):
     os.replace(partial, FLAGS.out)
 
 
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    command_line.define_config_flags(values)
+    flags.DEFINE_string("run_dir", None, "Folder of a run.", flag_values=values)
+    flags.DEFINE_string("out", None, "File to write, .png, .gif or .npz.", flag_values=values)
+    flags.DEFINE_string("what", "grid", f"What to make: {', '.join(_ENDINGS)}.", flag_values=values)
+    flags.DEFINE_list("labels", [], "Classes to show, e.g. 0,3; ten of them if not given.", flag_values=values)
+    flags.DEFINE_integer(
+        "columns", 8, "Images of each class, steps of an interpolation, or attacked images.", flag_values=values
+    )
+    flags.DEFINE_integer("count", 10_000, "Images of --what=samples.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Seed of noise, choice of images and attack.", flag_values=values)
+
+
+def main():
+    """Runs this command."""
+    command_line.main(sample, define_flags)
+
+
 if __name__ == "__main__":
-    command_line.define_config_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of a run.")
-    flags.DEFINE_string("out", None, "File to write, .png, .gif or .npz.")
-    flags.DEFINE_string("what", "grid", f"What to make: {', '.join(_ENDINGS)}.")
-    flags.DEFINE_list("labels", [], "Classes to show, e.g. 0,3; ten of them if not given.")
-    flags.DEFINE_integer("columns", 8, "Images of each class, steps of an interpolation, or attacked images.")
-    flags.DEFINE_integer("count", 10_000, "Images of --what=samples.")
-    flags.DEFINE_integer("seed", 0, "Seed of noise, choice of images and attack.")
-    command_line.main(sample)
+    main()

@@ -1,4 +1,4 @@
-"""Trains: `python -m robgan_tf.train --gin_file=gin/digits.gin`.
+"""Trains a robust classifier and a generator, evaluates and exports: `robgan train --gin_file=gin/digits.gin`.
 
 Runs co-training, fine-tuning, evaluation and export in order. The same command again continues where the run stopped,
 and does nothing when it is done. SIGTERM or Ctrl-C: it stops with a checkpoint at the end of the step, and exits with
@@ -107,10 +107,27 @@ def _train(signals, profile_steps):
         run_directory.release()
 
 
+def define_flags(values: flags.FlagValues):
+    """Defines the flags of this command."""
+    command_line.define_config_flags(values)
+    flags.DEFINE_string(
+        "run_dir", None, "Folder of the run; runs/<names of the gin files> if not given.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "dry_run", False, "Print the configuration, and what the run would need, and stop.", flag_values=values
+    )
+    flags.DEFINE_list(
+        "profile_steps", [], "FROM,TO: profiles these steps of each stage, for TensorBoard.", flag_values=values
+    )
+
+
+def main():
+    """Runs this command."""
+    command_line.main(train, define_flags, several_workers=True)
+
+
 if __name__ == "__main__":
-    command_line.define_config_flags()
-    flags.DEFINE_string("run_dir", None, "Folder of the run; runs/<names of the gin files> if not given.")
-    flags.DEFINE_list("stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.")
-    flags.DEFINE_bool("dry_run", False, "Print the configuration, and what the run would need, and stop.")
-    flags.DEFINE_list("profile_steps", [], "FROM,TO: profiles these steps of each stage, for TensorBoard.")
-    command_line.main(train, several_workers=True)
+    main()
