@@ -102,9 +102,7 @@ setup(
     python_requires=PYTHON_REQUIRES,
     # Not find_packages(): the folder gin/ holds configurations and must never hide the library gin.
     packages=find_packages(include=["robgan_tf*"]),
-    cmdclass={"build_py": BuildWithConfigurations},
-    entry_points={"console_scripts": ["robgan = robgan_tf.__main__:main"]},
-    package_data={"robgan_tf": ["py.typed"], "robgan_tf.pages": ["templates/*", "*.css", "*.html"]},
+    package_data={"robgan_tf": ["py.typed"], "robgan_tf.pages": ["templates/*.html", "styles/*.css"]},
     install_requires=[
         *by_stack(TENSORFLOW_2_15, TENSORFLOW_2_21),
         "importlib_resources",  # imported by tensorflow-datasets, not declared
@@ -112,10 +110,10 @@ setup(
         "setuptools<81",
         "gin-config>=0.5",
         "absl-py",
-        "jinja2",  # the pages of a run
+        "jinja2>=3.1",  # the pages of a run
         "scikit-learn",  # the embedded digits, confusion matrices, the kernel distance
         "scipy",  # intervals, corruptions
-        "pillow",  # image folders, records, sample grids
+        "pillow>=10.1",  # image folders, records, sample grids; its font has sizes from 10.1 on
         "tqdm",  # progress
     ],
     extras_require={
