@@ -102,6 +102,8 @@ setup(
     python_requires=PYTHON_REQUIRES,
     # Not find_packages(): the folder gin/ holds configurations and must never hide the library gin.
     packages=find_packages(include=["robgan_tf*"]),
+    cmdclass={"build_py": BuildWithConfigurations},
+    entry_points={"console_scripts": ["robgan = robgan_tf.__main__:main"]},
     package_data={"robgan_tf": ["py.typed"], "robgan_tf.pages": ["templates/*.html", "styles/*.css"]},
     install_requires=[
         *by_stack(TENSORFLOW_2_15, TENSORFLOW_2_21),
