@@ -109,8 +109,8 @@ def test_a_checkpoint_that_the_trainer_removes_while_it_is_read_is_not_damaged(s
             trainer.save(5, {"noted": 5})
         return real(path)
 
-    real = checkpoints_module.sha256
-    monkeypatch.setattr(checkpoints_module, "sha256", sum_of)
+    real = checkpoints_module.file_checksum
+    monkeypatch.setattr(checkpoints_module, "file_checksum", sum_of)
     assert checkpoints.restore() == {"noted": 5} and float(variable) == 9
     assert checkpoints.steps == [4, 5] and "damaged" not in caplog.text
 
