@@ -21,8 +21,8 @@ class PGD(Attack):
     With one step of size epsilon and no random start it is FGSM (Goodfellow et al., ICLR 2015). With momentum the steps
     go along a running sum of gradients (Dong et al., CVPR 2018): v <- momentum * v + gradient / mean |gradient|.
 
-    In training its result is where the last step ends. In an evaluation it is, of the points that its gradients were
-    taken at and that fooled the classifier, the one of the highest loss; where none did, where the last step ends.
+    In training its result is where the last step ends. In an evaluation it is, of all points on the way that fooled the
+    classifier, the one of the highest loss; where none did, where the last step ends.
 
     Args:
         threat_model: norm, epsilon and projection, e.g. `@LInf()`.
@@ -154,13 +154,16 @@ class PGD(Attack):
         if keep:
             first.update(kept=start, highest=tf.fill(tf.shape(images)[:1], -math.inf))
 
+        def highest(state, score):
+            better = score.broken & (score.loss > state["highest"])
+            kept = tf.where(over_images(better), state["image"], state["kept"])
+            return {"kept": kept, "highest": tf.where(better, score.loss, state["highest"])}
+
         def step(index, state):
             image, after = state["image"], {}
             score, direction = score_and_gradient(judge, image, self.samples)
             if keep:
-                better = score.broken & (score.loss > state["highest"])
-                after["kept"] = tf.where(over_images(better), image, state["kept"])
-                after["highest"] = tf.where(better, score.loss, state["highest"])
+                after.update(highest(state, score))
             if self.momentum is not None:
                 size = tf.reduce_mean(tf.abs(direction), axis=[1, 2, 3], keepdims=True)
                 direction = self.momentum * state["velocity"] + tf.math.divide_no_nan(direction, size)
@@ -171,7 +174,9 @@ class PGD(Attack):
         _, last = tf.while_loop(lambda index, _: index < self.steps, step, (0, first), maximum_iterations=self.steps)
         if not keep:
             return last["image"]
-        return tf.where(over_images(last["highest"] > -math.inf), last["kept"], last["image"])
+        score, _ = score_and_gradient(judge, last["image"], self.samples)  # TensorFlow leaves out an unused gradient
+        found = highest(last, score)
+        return tf.where(over_images(found["highest"] > -math.inf), found["kept"], last["image"])
 
     def __str__(self):
         length = f"{self.step_size:g} ({epsilon_255(self.step_size):.2f}/255)"
