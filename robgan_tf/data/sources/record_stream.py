@@ -208,5 +208,5 @@ def _elements(dataset: tf.data.Dataset, name: str) -> Iterator:
         yield from dataset.as_numpy_iterator()
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError) as error:
         # Without the names of nodes and devices in front, and without the whole of a record that makes no sense.
-        problem = first_line(re.sub(r"\{\{.*?\}\} ?|assertion failed: ", "", error.message))[:200]
+        problem = first_line(re.sub(r"(?s:^.*assertion failed: )|\{\{.*?\}\} ?", "", error.message))[:200]
         raise ValueError(f"tfrecord_images: can't read {name}: {problem}") from error
