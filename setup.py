@@ -146,6 +146,7 @@ setup(
         "dev": [
             "hypothesis",  # random inputs for properties of the threat model
             "packaging",  # reads versions and markers in tests/packaging_test.py
+            *("nbclient", "ipykernel", "nbformat"),  # run docs/robgan.ipynb in tests/notebook_test.py
             "pre-commit",
             "pytest",
             "pytest-xdist",  # a process for each core

@@ -9,6 +9,8 @@ import importlib
 __version__ = "0.1.0"
 
 _HOME = {
+    "keras": "robgan_tf.keras2",
+    "Attack": "robgan_tf.players.attacker.attack",
     "Attacker": "robgan_tf.players.attacker.pgd",
     "PGD": "robgan_tf.players.attacker.pgd",
     "LInf": "robgan_tf.players.attacker.threat_model",
@@ -17,8 +19,12 @@ _HOME = {
     "Discriminator": "robgan_tf.players.discriminator",
     "CoTraining": "robgan_tf.training.cotraining",
     "FineTuning": "robgan_tf.training.finetuning",
+    "KerasClassifier": "robgan_tf.players.classifiers.keras_classifier",
+    "data_from_arrays": "robgan_tf.data.arrays",
+    "RobustnessEvaluation": "robgan_tf.robustness.evaluation",
     "Experiment": "robgan_tf.experiment.build",
     "AttackedClassifier": "robgan_tf.players.attacker.attacked_classifier",
+    "export_classifier": "robgan_tf.serving.saved_model",
     "load_classifier": "robgan_tf.serving.saved_model",
 }
 __all__ = ["__version__", *_HOME]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import gin
 import tensorflow as tf
@@ -62,6 +63,17 @@ class Generator(keras.Model):
                 f"set the data's image_size to {side}, or give Generator.upsample as many True entries as doublings "
                 f"from {BOTTOM} px (now {sum(upsample)})."
             )
+        # Not a dictionary, which Keras would track as a part of the network.
+        self._another = partial(
+            Generator,
+            num_classes=num_classes,
+            image_shape=tuple(image_shape),
+            base_width=base_width,
+            multipliers=tuple(multipliers),
+            upsample=tuple(upsample),
+            latent_dim=latent_dim,
+            recompute=recompute,
+        )
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
@@ -96,6 +108,10 @@ class Generator(keras.Model):
             images = block(images, labels, training=training)
         images = tf.nn.relu(self.norm(images, training=training))
         return tf.tanh(tf.cast(self.to_image(images), tf.float32))
+
+    def another(self, name: str = "average_generator") -> Generator:
+        """Returns another one with the same arguments and weights of its own, e.g. for the moving average."""
+        return self._another(name=name)
 
     @property
     def batch_norm_layers(self) -> list[BatchNorm]:

@@ -58,9 +58,9 @@ class ExportError(RuntimeError):
 
 def export_classifier(
     logits_fn: Callable[[tf.Tensor], tf.Tensor],
-    variables: Iterable[tf.Variable],
+    variables: Iterable[tf.Variable] | None = None,
     *,
-    image_shape: Sequence[int],
+    image_shape: Sequence[int] | None = None,
     class_names: Sequence[str],
     export_root: str,
     check_images: np.ndarray,
@@ -77,8 +77,8 @@ def export_classifier(
 
     Args:
       logits_fn: the network in inference mode: float32 images [N, H, W, C] in [-1, 1] -> logits [N, K], for any N >= 1.
-      variables: all variables that `logits_fn` reads.
-      image_shape: (H, W, C), with C 1 (gray) or 3 (RGB).
+      variables: all variables that `logits_fn` reads; None for its own, where it is a Keras model or a `tf.Module`.
+      image_shape: (H, W, C), with C 1 (gray) or 3 (RGB); None for that of `check_images`.
       class_names: K names, in the order of the logits.
       export_root: folder of the versions, `<run_dir>/export`; made if missing.
       check_images: uint8 [n, H, W, C] in [0, 255], n >= 1; some real images, on which the answers are compared.
@@ -96,9 +96,16 @@ def export_classifier(
       ExportError: the written model answers differently from `logits_fn` or lets no gradient through, or `logits_fn` is
         not in inference mode; no version has been written.
     """
-    image_shape = tuple(int(size) for size in image_shape)
     class_names = tuple(class_names)
     check_images = np.asarray(check_images)
+    image_shape = tuple(int(size) for size in (check_images.shape[1:] if image_shape is None else image_shape))
+    if variables is None:
+        if not isinstance(logits_fn, tf.Module):
+            raise ValueError(
+                f"export_classifier: variables is missing, and {logits_fn!r} is neither a Keras model nor a tf.Module: "
+                f"give all tf.Variables that it reads."
+            )
+        variables = logits_fn.variables
     _validate(image_shape, class_names, check_images)
     options = options or ExportOptions()
     options.check(image_shape)

@@ -8,11 +8,20 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
-from robgan_tf.losses import CoTrainingLosses
+from robgan_tf.losses import CoTrainingLosses, Weights, split
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
-from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
+from robgan_tf.training.optimization import (
+    Schedule,
+    apply_gradients,
+    cotraining_adam,
+    cotraining_schedule,
+    learning_rate,
+    make_optimizer,
+    scaled,
+    update_average,
+)
 from robgan_tf.training.penalties import DiscriminatorBatch, Penalty
 from robgan_tf.training.randomness import generator_inputs, step_seeds, uniform_shares
 from robgan_tf.training.stage import Stage, declare_player
@@ -80,20 +89,20 @@ class CoTraining(Stage):
 
     Args:
         generator: the generator, built.
-        average_generator: another generator of the same shape. It gets the moving average of the generator's weights,
-            and is the one to sample from.
+        average_generator: another generator of the same shape, e.g. `generator.another()`. It gets the moving average
+            of the generator's weights, and is the one to sample from.
         discriminator: the discriminator, built.
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real images, or None.
-        losses: the losses of the three players, `@split()`, `@ac_gan()` or `@projection()`.
+        losses: the losses of the three players, `@split()`, `@ac_gan()` or `@projection()`; None for `split`.
         penalty: what is added to the discriminator's loss, `@r1()`, `@wgan_gp()` or another `Penalty`; None for none.
         epochs: length of the stage in passes over the real images.
         batch_size: global size of a micro-batch, over all replicas.
         discriminator_steps: discriminator updates per generator update (n_dis).
         optimizer: makes the Keras optimizer of either player from a learning rate, e.g. `@cotraining/Adam`.
-        generator_schedule: learning-rate schedule of the generator, e.g. `@cotraining/linear`.
-        discriminator_schedule: learning-rate schedule of the discriminator.
+        generator_schedule: learning rate of the generator, a number or a schedule such as `@cotraining/linear`.
+        discriminator_schedule: learning rate of the discriminator, likewise.
         average_decay: decay of the moving average of the generator's weights for each generator update.
         accumulation: number of parts that a replica's share of a micro-batch is computed in, see `Stage`.
         jit_compile: see `Stage`.
@@ -113,16 +122,16 @@ class CoTraining(Stage):
         average_generator: keras.Model,
         discriminator: keras.Model,
         num_examples: int,
-        seed: int,
+        seed: int = 0,
         attacker: Attack | None = gin.REQUIRED,
-        losses: CoTrainingLosses = gin.REQUIRED,
+        losses: CoTrainingLosses | None = None,
         penalty: Penalty | None = None,
         epochs: float = gin.REQUIRED,
         batch_size: int = 64,
         discriminator_steps: int = 5,
-        optimizer: Callable = gin.REQUIRED,
-        generator_schedule: Callable = gin.REQUIRED,
-        discriminator_schedule: Callable = gin.REQUIRED,
+        optimizer: Callable = cotraining_adam,
+        generator_schedule: Schedule = cotraining_schedule,
+        discriminator_schedule: Schedule = cotraining_schedule,
         average_decay: float = 0.999,
         accumulation: int = 1,
         jit_compile: bool = False,
@@ -137,21 +146,29 @@ class CoTraining(Stage):
         self.generator = generator
         self.average_generator = average_generator
         self.discriminator = discriminator
-        self.objectives = losses
+        self.objectives = losses or split(Weights())
         self.penalty = penalty
         self.seed = seed
         self.average_decay = average_decay
         updates_per_epoch = num_examples / self.images_per_step
         self.generator_optimizer = make_optimizer(
-            optimizer, generator_schedule(updates_per_epoch, self.total_steps), generator.trainable_variables
+            optimizer,
+            learning_rate(generator_schedule, updates_per_epoch, self.total_steps),
+            generator.trainable_variables,
         )
         self.discriminator_optimizer = make_optimizer(
             optimizer,
-            discriminator_schedule(updates_per_epoch * discriminator_steps, self.total_steps * discriminator_steps),
+            learning_rate(
+                discriminator_schedule, updates_per_epoch * discriminator_steps, self.total_steps * discriminator_steps
+            ),
             discriminator.trainable_variables,
         )
         average_generator.set_weights(generator.get_weights())
         self._standing_statistics = StandingStatistics(average_generator)
+
+    def finish(self):
+        """See `Stage.finish`: the averaged generator gets its batch-norm statistics."""
+        self.standardize_average_generator()
 
     @property
     def players(self) -> dict[str, keras.Model]:

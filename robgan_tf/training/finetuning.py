@@ -11,16 +11,28 @@ from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.losses import fine_tuning_loss
 from robgan_tf.players.attacker.attack import Attack
-from robgan_tf.players.classifiers.class_branch import Classifier
+from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
+from robgan_tf.players.classifiers.keras_classifier import as_classifier
+from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training.accumulation import over_parts
-from robgan_tf.training.generated import GeneratedImages
+from robgan_tf.training.generated import FromGenerator, GeneratedImages
 from robgan_tf.training.objectives import Adversarial, Objective
-from robgan_tf.training.optimization import apply_gradients, make_optimizer, scaled, update_average
+from robgan_tf.training.optimization import (
+    Schedule,
+    apply_gradients,
+    finetuning_schedule,
+    learning_rate,
+    make_optimizer,
+    scaled,
+    update_average,
+)
 from robgan_tf.training.randomness import step_seeds
 from robgan_tf.training.stage import Stage, declare_player
 
 _ADVERSARIAL = Adversarial()
+# Within the 0.3 to 0.8 of the authors' code.
+_FAKE_WEIGHT = 0.5
 _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 declare_player("classifier")
@@ -45,18 +57,19 @@ class FineTuning(Stage):
     Without generated images it is adversarial training (eq. 3), without an attacker too standard training.
 
     Args:
-        classifier: the classifier, built: the discriminator's class branch (eq. 10), or any other (eq. 6).
-        generated: where generated images come from, or None.
+        classifier: the classifier, built: the discriminator or its class branch (eq. 10), or any other (eq. 6): a
+            `Classifier`, or a Keras model from images float32 [B, H, W, C] in [-1, 1] to class logits [B, K].
+        generated: where generated images come from, e.g. a generator, which stays as it is; or None.
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real and generated images, or None.
         objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()` or
             `@lipschitz_regularised()`.
-        fake_weight: lambda, weight of the generated images; 0 without any.
+        fake_weight: lambda, weight of the generated images; 0 without any. None for 0.5 with and 0 without them.
         epochs: length of the stage in passes over the real images.
         batch_size: global number of real images in a batch, over all replicas; as many generated ones come on top.
         optimizer: makes the Keras optimizer from a learning rate, e.g. `@finetuning/Adam`.
-        schedule: learning-rate schedule, e.g. `@finetuning/staged`.
+        schedule: learning rate, a number or a schedule such as `@finetuning/staged`.
         average_decay: decay of the moving average of the classifier's weights; 0 for none.
         batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
             the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
@@ -73,23 +86,28 @@ class FineTuning(Stage):
 
     def __init__(
         self,
-        classifier: Classifier,
-        generated: GeneratedImages | None,
+        classifier: keras.Model,
+        generated: GeneratedImages | keras.Model | None,
         num_examples: int,
-        seed: int,
+        seed: int = 0,
         attacker: Attack | None = gin.REQUIRED,
         objective: Objective = _ADVERSARIAL,
-        fake_weight: float = gin.REQUIRED,
+        fake_weight: float | None = None,
         epochs: float = gin.REQUIRED,
         batch_size: int = 128,
-        optimizer: Callable = gin.REQUIRED,
-        schedule: Callable = gin.REQUIRED,
+        optimizer: Callable = keras.optimizers.Adam,
+        schedule: Schedule = finetuning_schedule,
         average_decay: float = 0.0,
         batch_norm_training: bool = True,
         accumulation: int = 1,
         jit_compile: bool = False,
     ):
         super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile)
+        classifier = as_classifier(ClassBranch(classifier) if isinstance(classifier, Discriminator) else classifier)
+        if isinstance(generated, keras.Model):
+            generated = FromGenerator(generated)
+        if fake_weight is None:
+            fake_weight = _FAKE_WEIGHT if generated is not None else 0.0
         if fake_weight < 0 or (fake_weight > 0) != (generated is not None):
             raise ValueError(
                 f"FineTuning.fake_weight (lambda) is {fake_weight} and there are {'no ' if generated is None else ''}"
@@ -119,8 +137,8 @@ class FineTuning(Stage):
         self.batch_norm_training = batch_norm_training
         # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
         self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
-        schedule = schedule(num_examples / self.images_per_step, self.total_steps)
-        self.optimizer = make_optimizer(optimizer, schedule, classifier.class_variables)
+        rate = learning_rate(schedule, num_examples / self.images_per_step, self.total_steps)
+        self.optimizer = make_optimizer(optimizer, rate, classifier.class_variables)
 
     @property
     def players(self) -> dict[str, keras.Model]:
@@ -143,7 +161,7 @@ class FineTuning(Stage):
         return self.classifier if self.average_classifier is None else self.average_classifier
 
     def start(self):
-        """Makes the average start at the classifier's weights, once these are those that the stage starts with."""
+        """See `Stage.start`: makes the average start at the classifier's weights."""
         if self.average_classifier is not None:
             self.average_classifier.set_weights(self.classifier.get_weights())
 

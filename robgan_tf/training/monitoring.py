@@ -70,6 +70,23 @@ class NonFiniteLossError(RuntimeError):
         self.step = step
 
 
+def finite_values(stage, step: int, metrics: dict) -> dict[str, float]:
+    """Returns the metrics, scalars, of a stage after `step` steps as numbers.
+
+    Raises:
+        NonFiniteLossError: where one of them is not finite.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise NonFiniteLossError(
+            f"{', '.join(broken)} became {', '.join(str(values[name]) for name in broken)} at step {step} of "
+            f"{stage.name_of_stage}.",
+            step,
+        )
+    return values
+
+
 class MetricsLog:
     """Takes in the metrics of each step and writes their means now and then; a context that opens and closes its files.
 
@@ -133,14 +150,7 @@ class MetricsLog:
         Raises:
             NonFiniteLossError: where one of them is not finite.
         """
-        values = {name: float(value) for name, value in metrics.items()}
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if broken:
-            raise NonFiniteLossError(
-                f"{', '.join(broken)} became {', '.join(str(values[name]) for name in broken)} at step {step} of "
-                f"{self.stage.name_of_stage}.",
-                step,
-            )
+        values = finite_values(self.stage, step, metrics)
         self._step = step
         self._steps += 1
         for name, value in values.items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Callable
+from functools import partial
+from typing import Callable, Union
 
 import gin
 import tensorflow as tf
@@ -14,6 +16,9 @@ adam = gin.external_configurable(keras.optimizers.Adam, "Adam")
 sgd = gin.external_configurable(keras.optimizers.SGD, "SGD")
 
 schedules = keras.optimizers.schedules
+
+# What the stages take for a schedule, see `learning_rate`.
+Schedule = Union[Callable, keras.optimizers.schedules.LearningRateSchedule, float]
 
 
 # Learning-rate schedules. They are functions of the optimizer's own count of updates, so that a change of rate leaves
@@ -63,6 +68,39 @@ def staged(
         )
     borders = [round(sum(epochs[: index + 1]) * updates_per_epoch) for index in range(len(epochs) - 1)]
     return schedules.PiecewiseConstantDecay(borders, [initial * factor**index for index in range(len(epochs))])
+
+
+# Rates and optimizer of the authors' code, for those who name no others. Adam's betas are those of co-training.
+cotraining_adam = partial(keras.optimizers.Adam, beta_1=0.0, beta_2=0.9)
+cotraining_schedule = partial(halving, initial=2e-4, every_epochs=50)
+
+
+def finetuning_schedule(updates_per_epoch: float, updates: int):
+    """From 1e-3, divided by ten after a third, two thirds and five sixths of the stage: 20, 40, 50 of 60 epochs."""
+    borders = [round(updates * share) for share in (1 / 3, 2 / 3, 5 / 6)]
+    return schedules.PiecewiseConstantDecay(borders, [1e-3, 1e-4, 1e-5, 1e-6])
+
+
+def learning_rate(schedule: Schedule, updates_per_epoch: float, updates: int):
+    """Returns a Keras schedule of what the stages take for one.
+
+    Args:
+        schedule: a function of the two numbers that follow, such as `linear`; a Keras schedule; or a rate that stays.
+        updates_per_epoch: updates in an epoch of real images.
+        updates: updates of the whole stage.
+
+    Raises:
+        ValueError: for something else, or a rate that is not a positive number.
+    """
+    if isinstance(schedule, schedules.LearningRateSchedule):
+        return schedule
+    if callable(schedule):
+        return schedule(updates_per_epoch, updates)
+    if isinstance(schedule, (int, float)) and 0 < schedule < math.inf:
+        return fixed(updates_per_epoch, updates, initial=schedule)
+    raise ValueError(
+        f"A learning rate must be a positive number, a Keras schedule or a function such as @linear, got {schedule!r}."
+    )
 
 
 def make_optimizer(optimizer: Callable, schedule, variables):

@@ -12,6 +12,7 @@ from robgan_tf.layers.spectral_norm import SpectralNormLayer
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.run.metrics import SHARE, Metric, declare, declare_of_player
 from robgan_tf.training.accumulation import over_parts
+from robgan_tf.training.fitting import Fitting
 from robgan_tf.training.randomness import replica_seed
 
 declare(
@@ -45,7 +46,7 @@ def declare_player(player: str):
     declare_of_player(player, *PLAYER_METRICS)
 
 
-class Stage:
+class Stage(Fitting):
     """A training stage: networks, optimizers, and a `train_step` that updates them. `training.loop` drives it.
 
     Args:
@@ -107,6 +108,7 @@ class Stage:
                     f"{type(self).__name__}.attacker must be an attack such as @Attacker(), or None; got {attacker!r}."
                 )
             attacker.check_training()
+        self.num_examples = num_examples
         self.batch_size = batch_size
         self.replica_batch_size = batch_size // replicas
         self.micro_batches = micro_batches

@@ -336,3 +336,28 @@ def test_load_refuses_what_is_not_an_export(tmp_path, exported):
     tf.saved_model.save(module, str(tmp_path / "other"), signatures={"double": module.double})
     with pytest.raises(ValueError, match="no `logits` function.*signatures: double"):
         saved_model.load_classifier(str(tmp_path / "other"))
+
+
+def test_variables_and_shape_of_a_model_need_not_be_given(tmp_path):
+    class Network(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel = tf.Variable(tf.random.stateless_normal([16 * 16, len(CLASS_NAMES)], [0, 0]))
+
+        def __call__(self, images):
+            return tf.reshape(images, [-1, 16 * 16]) @ self.kernel
+
+    network, images = Network(), make_images(GRAY)
+    folder = saved_model.export_classifier(
+        network, class_names=CLASS_NAMES, export_root=str(tmp_path), check_images=images
+    )
+    loaded = saved_model.load_classifier(folder)
+    floats = images.astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(loaded.logits(floats), network(floats), atol=1e-4)
+
+
+def test_variables_of_a_plain_function_must_be_given(tmp_path):
+    with pytest.raises(
+        ValueError, match="variables is missing, and <function .* is neither a Keras model nor a tf.Mod"
+    ):
+        saved_model.export_classifier(lambda images: images, **arguments(GRAY, tmp_path))

@@ -120,3 +120,17 @@ def test_gradients_that_overflow_under_float16_have_norm_0():
     optimizer = optimization.make_optimizer(keras.optimizers.SGD, 0.5, [variable])
     norm = optimization.apply_gradients(optimizer, [tf.constant([np.inf])], [variable])
     assert float(norm) == 0.0 and variable.numpy().tolist() == [3.0]
+
+
+def test_a_learning_rate_is_a_number_a_keras_schedule_or_a_function():
+    keras_schedule = keras.optimizers.schedules.ExponentialDecay(1.0, 10, 0.5)
+    assert optimization.learning_rate(keras_schedule, 10, 100) is keras_schedule
+    assert rates(optimization.learning_rate(0.25, 10, 100), (0, 99)) == [0.25, 0.25]
+    found = optimization.learning_rate(lambda updates_per_epoch, updates: (updates_per_epoch, updates), 10, 100)
+    assert found == (10, 100)
+
+
+@pytest.mark.parametrize("wrong", [0, -1e-3, float("nan"), float("inf"), "1e-3", None])
+def test_what_is_no_learning_rate_is_refused(wrong):
+    with pytest.raises(ValueError, match="A learning rate must be a positive number"):
+        optimization.learning_rate(wrong, 10, 100)
