@@ -94,29 +94,58 @@ def benchmark():
         plots.plot(measured, pathlib.Path(FLAGS.plot))
 
 
-if __name__ == "__main__":
-    command_line.define_config_flags()
+def define_flags(values):
+    command_line.define_config_flags(values)
     flags.declare_key_flag("gin_file")
     flags.declare_key_flag("gin_param")
-    flags.DEFINE_list("measure", ["update", "loop", "precision"], f"What to measure, of {','.join(MEASURES)}.")
-    flags.DEFINE_string("network", None, "Gin file of the networks; default 32px_sngan.gin, for digits 16px.gin.")
-    flags.DEFINE_integer("width", 64, "The networks' base width (ch).", lower_bound=1)
-    flags.DEFINE_integer("batch", 64, "Images in a micro-batch; `peer` has its own for each size.", lower_bound=1)
-    flags.DEFINE_list("precision", ["float32", "mixed_bfloat16"], "Precisions; some measures take the first alone.")
-    flags.DEFINE_integer("attack_steps", 5, "Gradient steps of the attack.", lower_bound=1)
-    flags.DEFINE_integer("discriminator_steps", 5, "Discriminator updates in a training step.", lower_bound=1)
-    flags.DEFINE_integer("repetitions", 10, "Warm repetitions.", lower_bound=1)
-    flags.DEFINE_integer("steps", 20, "Training steps in a repetition of `loop` and `watching`.", lower_bound=1)
-    flags.DEFINE_integer("starts", 3, "Processes that are started one after the other, for first steps and memory.", 1)
-    flags.DEFINE_string("data_dir", None, "TFDS folder with CIFAR-10 for `loop`; the digits at 16 px if not given.")
-    flags.DEFINE_list("sizes", list(SIZES), "Sizes (pixels_width) for `peer`.")
-    flags.DEFINE_list("parts", list(PARTS), "Parts of the training for `peer`.")
     flags.DEFINE_list(
-        "peers", ["well_written", "naive"], f"Forms of the peer for `peer` and `growth`: {','.join(PEERS)}."
+        "measure", ["update", "loop", "precision"], f"What to measure, of {','.join(MEASURES)}.", flag_values=values
     )
-    flags.DEFINE_list("growth", list(AXES), "What grows in `growth`.")
-    flags.DEFINE_string("saved_model", None, "Exported classifier for `evaluation`.")
-    flags.DEFINE_integer("threads", cores(), "Threads of TensorFlow and of PyTorch.", lower_bound=1)
-    flags.DEFINE_string("out", None, "JSON file for all figures.")
-    flags.DEFINE_string("plot", None, "Image file for plots of `peer` and `growth`.")
-    command_line.main(benchmark)
+    flags.DEFINE_string(
+        "network", None, "Gin file of the networks; default 32px_sngan.gin, for digits 16px.gin.", flag_values=values
+    )
+    flags.DEFINE_integer("width", 64, "The networks' base width (ch).", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "batch", 64, "Images in a micro-batch; `peer` has its own for each size.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_list(
+        "precision",
+        ["float32", "mixed_bfloat16"],
+        "Precisions; some measures take the first alone.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer("attack_steps", 5, "Gradient steps of the attack.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "discriminator_steps", 5, "Discriminator updates in a training step.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer("repetitions", 10, "Warm repetitions.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "steps", 20, "Training steps in a repetition of `loop` and `watching`.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "starts",
+        3,
+        "Processes that are started one after the other, for first steps and memory.",
+        1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "data_dir", None, "TFDS folder with CIFAR-10 for `loop`; the digits at 16 px if not given.", flag_values=values
+    )
+    flags.DEFINE_list("sizes", list(SIZES), "Sizes (pixels_width) for `peer`.", flag_values=values)
+    flags.DEFINE_list("parts", list(PARTS), "Parts of the training for `peer`.", flag_values=values)
+    flags.DEFINE_list(
+        "peers",
+        ["well_written", "naive"],
+        f"Forms of the peer for `peer` and `growth`: {','.join(PEERS)}.",
+        flag_values=values,
+    )
+    flags.DEFINE_list("growth", list(AXES), "What grows in `growth`.", flag_values=values)
+    flags.DEFINE_string("saved_model", None, "Exported classifier for `evaluation`.", flag_values=values)
+    flags.DEFINE_integer("threads", cores(), "Threads of TensorFlow and of PyTorch.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("out", None, "JSON file for all figures.", flag_values=values)
+    flags.DEFINE_string("plot", None, "Image file for plots of `peer` and `growth`.", flag_values=values)
+
+
+if __name__ == "__main__":
+    command_line.main(benchmark, define_flags)

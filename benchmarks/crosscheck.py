@@ -162,18 +162,36 @@ def crosscheck():
         print(f"\nwrote {FLAGS.out}, and the table beside it")
 
 
-if __name__ == "__main__":
-    command_line.define_config_flags()
-    flags.DEFINE_string("saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.")
-    flags.DEFINE_float(
-        "epsilon", 16 / 255, "Radius of the l-inf ball on [-1, 1]; 16/255 is the usual 8/255.", 1e-6, 2.0
+def define_flags(values):
+    command_line.define_config_flags(values)
+    flags.DEFINE_string(
+        "saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.", flag_values=values
     )
-    flags.DEFINE_integer("examples", 1000, "Test images, class-balanced.", lower_bound=1)
-    flags.DEFINE_integer("steps", 20, "Steps of PGD.", lower_bound=1)
-    flags.DEFINE_float("relative_step_size", 0.2, "Length of PGD's steps as a share of epsilon.", lower_bound=1e-6)
-    flags.DEFINE_boolean("random_start", False, "Whether PGD starts at a random point; each library has its own.")
-    flags.DEFINE_boolean("autoattack", False, "Also AutoAttack standard against our worst case; takes long.")
-    flags.DEFINE_integer("batch_size", 250, "Images at once.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the choice of images, random starts and AutoAttack.")
-    flags.DEFINE_string("out", None, "JSON file for all figures; the table goes beside it, with the ending .md.")
-    command_line.main(crosscheck)
+    flags.DEFINE_float(
+        "epsilon",
+        16 / 255,
+        "Radius of the l-inf ball on [-1, 1]; 16/255 is the usual 8/255.",
+        1e-6,
+        2.0,
+        flag_values=values,
+    )
+    flags.DEFINE_integer("examples", 1000, "Test images, class-balanced.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("steps", 20, "Steps of PGD.", lower_bound=1, flag_values=values)
+    flags.DEFINE_float(
+        "relative_step_size", 0.2, "Length of PGD's steps as a share of epsilon.", lower_bound=1e-6, flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "random_start", False, "Whether PGD starts at a random point; each library has its own.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "autoattack", False, "Also AutoAttack standard against our worst case; takes long.", flag_values=values
+    )
+    flags.DEFINE_integer("batch_size", 250, "Images at once.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of the choice of images, random starts and AutoAttack.", flag_values=values)
+    flags.DEFINE_string(
+        "out", None, "JSON file for all figures; the table goes beside it, with the ending .md.", flag_values=values
+    )
+
+
+if __name__ == "__main__":
+    command_line.main(crosscheck, define_flags)

@@ -156,10 +156,15 @@ def main():
         write_json(pathlib.Path(FLAGS.out), report)
 
 
+def define_flags(values):
+    flags.DEFINE_list("configurations", list(CONFIGURATIONS), "Which to measure.", flag_values=values)
+    flags.DEFINE_integer("steps", 2, "Training steps of each measurement.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("out", None, "JSON file for the results.", flag_values=values)
+    flags.DEFINE_string(
+        "one", None, "Measure this configuration in this very process, and print bytes as JSON.", flag_values=values
+    )
+    flags.DEFINE_integer("batch", 1, "Batch for --one.", flag_values=values)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_list("configurations", list(CONFIGURATIONS), "Which to measure.")
-    flags.DEFINE_integer("steps", 2, "Training steps of each measurement.", lower_bound=1)
-    flags.DEFINE_string("out", None, "JSON file for the results.")
-    flags.DEFINE_string("one", None, "Measure this configuration in this very process, and print bytes as JSON.")
-    flags.DEFINE_integer("batch", 1, "Batch for --one.")
-    command_line.main(main)
+    command_line.main(main, define_flags)

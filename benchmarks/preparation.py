@@ -101,11 +101,18 @@ def benchmark():
         write_json(pathlib.Path(FLAGS.out), {**report, "machine": machine(), **provenance()})
 
 
+def define_flags(values):
+    flags.DEFINE_string(
+        "source", None, "Folder with train/<class>/* and val/<class>/*.", required=True, flag_values=values
+    )
+    flags.DEFINE_integer("image_size", 64, "Side of the written images, in pixels.", lower_bound=8, flag_values=values)
+    flags.DEFINE_integer("processes", os.cpu_count(), "Worker processes of both.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("repetitions", 7, "Rounds that count.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string(
+        "scratch", None, "Where the records are written for a moment; the system's if not given.", flag_values=values
+    )
+    flags.DEFINE_string("out", None, "JSON file for all figures.", flag_values=values)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("source", None, "Folder with train/<class>/* and val/<class>/*.", required=True)
-    flags.DEFINE_integer("image_size", 64, "Side of the written images, in pixels.", lower_bound=8)
-    flags.DEFINE_integer("processes", os.cpu_count(), "Worker processes of both.", lower_bound=1)
-    flags.DEFINE_integer("repetitions", 7, "Rounds that count.", lower_bound=1)
-    flags.DEFINE_string("scratch", None, "Where the records are written for a moment; the system's if not given.")
-    flags.DEFINE_string("out", None, "JSON file for all figures.")
-    command_line.main(benchmark)
+    command_line.main(benchmark, define_flags)

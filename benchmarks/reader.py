@@ -267,13 +267,24 @@ def benchmark():
         write_json(pathlib.Path(FLAGS.out), {**report, "machine": machine(), **provenance()})
 
 
+def define_flags(values):
+    flags.DEFINE_string(
+        "data_dir", None, "Folder of records, as robgan_tf.prepare makes it.", required=True, flag_values=values
+    )
+    flags.DEFINE_string(
+        "source", None, "Image folder to fill data_dir from where it holds no records yet.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "records", 12000, "Training records made of --source, by repetition.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer("batch", 320, "Images of a training step.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("images", 5000, "Images of a repetition.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("repetitions", 7, "Rounds that count.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "memory_images", 50000, "Images over which memory is watched.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_string("out", None, "JSON file for all figures.", flag_values=values)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", None, "Folder of records, as robgan_tf.prepare makes it.", required=True)
-    flags.DEFINE_string("source", None, "Image folder to fill data_dir from where it holds no records yet.")
-    flags.DEFINE_integer("records", 12000, "Training records made of --source, by repetition.", lower_bound=1)
-    flags.DEFINE_integer("batch", 320, "Images of a training step.", lower_bound=1)
-    flags.DEFINE_integer("images", 5000, "Images of a repetition.", lower_bound=1)
-    flags.DEFINE_integer("repetitions", 7, "Rounds that count.", lower_bound=1)
-    flags.DEFINE_integer("memory_images", 50000, "Images over which memory is watched.", lower_bound=1)
-    flags.DEFINE_string("out", None, "JSON file for all figures.")
-    command_line.main(benchmark)
+    command_line.main(benchmark, define_flags)

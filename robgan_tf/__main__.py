@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 
 from robgan_tf import __version__, command_line, completion, gin_files
@@ -43,6 +44,8 @@ def usage() -> str:
 
 def main():
     """Runs the command that the first argument names."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as under `python -m`: `import my_defence` in a configuration
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h", "help"):
         print(usage())

@@ -7,7 +7,6 @@ while running, with the last good checkpoint.
 from __future__ import annotations
 
 import ctypes
-import logging as standard_logging
 import os
 import pathlib
 import re
@@ -18,7 +17,7 @@ from typing import Callable, NoReturn
 
 from absl import app, flags, logging
 
-from robgan_tf import __version__, gin_files
+from robgan_tf import __version__, gin_files, streams
 
 # TensorFlow's own lines about missing CUDA libraries drown what the user has to see. Set before it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -59,6 +58,28 @@ def define_config_flags(values: flags.FlagValues):
     )
 
 
+class _PathParser(flags.ArgumentParser):
+    """Reads a path by one of the functions of `robgan_tf.paths`, which refuse those that would not do."""
+
+    syntactic_help = "a path"
+
+    def __init__(self, name: str, check: Callable[[str, str], str]):
+        super().__init__()
+        self._name, self._check = name, check
+
+    def parse(self, argument):
+        return self._check(argument, self._name)
+
+
+def define_path(name: str, check: Callable, what: str, values: flags.FlagValues, multi: bool = False):
+    """Defines a flag that takes a path, or with `multi` several; `check` is of `robgan_tf.paths`."""
+    parser, serializer = _PathParser(f"--{name}", check), flags.ArgumentSerializer()
+    if multi:
+        flags.DEFINE_multi(parser, serializer, name, [], what, flag_values=values)
+    else:
+        flags.DEFINE(parser, name, None, what, flag_values=values, serializer=serializer)
+
+
 def fail(*messages: str) -> NoReturn:
     """Ends the program with status 2 and a line for each message."""
     for message in messages:
@@ -76,35 +97,24 @@ def or_fail(function: Callable):
     """Returns what `function` returns; wrong input ends the program with status 2, and a line for each problem."""
     try:
         return function()
-    except _USER_ERRORS as error:
+    except Exception as error:
+        # TensorFlow's own, by name: it need not have been imported.
+        by_tensorflow = any(kind.__name__ == "OpError" for kind in type(error).__mro__)
+        if not by_tensorflow and not isinstance(error, _USER_ERRORS):
+            raise
         logging.debug("%s", traceback.format_exc())
         # A part that several others refer to fails for each of them: the same words, once.
         fail(*dict.fromkeys(map(one_line, getattr(error, "problems", [error]))))
 
 
 def build_experiment(files, params):
-    """Reads the configuration and makes the experiment; wrong input ends the program with status 2.
+    """Reads the configuration and makes the experiment; wrong input ends the program with status 2."""
+    from robgan_tf import configuration
 
-    Includes are looked for as given, in all folders above the given files, and among what comes with the package:
-    `include 'gin/digits.gin'` works from any working directory, and in files of your own.
-    """
-    import gin
+    or_fail(lambda: configuration.check_text(files))  # before TensorFlow is imported, which takes seconds
+    from robgan_tf.experiment.build import build  # makes all parts known to gin
 
-    from robgan_tf.experiment.build import build
-
-    for file in files:
-        for folder in pathlib.Path(file).resolve().parents:
-            gin.add_config_file_search_path(str(folder))
-    for root in gin_files.ROOTS:
-        gin.add_config_file_search_path(str(root))
-    # For each folder where an include is not, gin would log an error.
-    standard_logging.disable(standard_logging.ERROR)
-    try:
-        gin.parse_config_files_and_bindings(list(files), list(params))
-    except Exception as error:  # gin raises many kinds, all of them about the user's text
-        fail(f"in the configuration: {one_line(error)}")
-    finally:
-        standard_logging.disable(standard_logging.NOTSET)
+    or_fail(lambda: configuration.read(files, params))
     return or_fail(build)
 
 
@@ -170,6 +180,7 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
         define_flags: defines the command's flags, in the `FlagValues` that it is given.
         several_workers: whether it heeds a TF_CONFIG, and runs on all machines that this names.
     """
+    streams.make_lasting()
     if not several_workers:
         os.environ.pop("TF_CONFIG", None)
     define_flags(FLAGS)
@@ -184,6 +195,8 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
             sys.exit(0)
         try:
             rest = FLAGS(argv)
+        except flags.IllegalFlagValueError as error:
+            fail(re.sub(r"^flag (--\w+)=.*?: (?=\1)", "", one_line(error)))  # a path's message names the flag itself
         except flags.Error as error:
             fail(f"{one_line(error)} (--help lists the flags)")
         if rest[1:]:

@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from robgan_tf import command_line
+from robgan_tf import command_line, paths
 
 FLAGS = flags.FLAGS
 
@@ -86,12 +86,15 @@ def write(evaluation, out):
 def define_flags(values: flags.FlagValues):
     """Defines the flags of this command."""
     command_line.define_config_flags(values)
-    flags.DEFINE_string("run_dir", None, "Folder of a finished run.", flag_values=values)
-    flags.DEFINE_string(
-        "saved_model", None, "Folder of an exported classifier, e.g. runs/digits/export/1.", flag_values=values
+    command_line.define_path("run_dir", paths.user_path, "Folder of a finished run.", values)
+    command_line.define_path(
+        "saved_model", paths.user_path, "Folder of an exported classifier, e.g. runs/digits/export/1.", values
     )
-    flags.DEFINE_string(
-        "out", None, "File for the report; the run's robustness.json, or the screen, if not given.", flag_values=values
+    command_line.define_path(
+        "out",
+        paths.file_to_write,
+        "File for the report; the run's robustness.json, or the screen, if not given.",
+        values,
     )
     flags.DEFINE_boolean("strict", False, "Exit with status 3 if a check of the evaluation fails.", flag_values=values)
 

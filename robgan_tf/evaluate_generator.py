@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags
 
-from robgan_tf import command_line
+from robgan_tf import command_line, paths
 
 FLAGS = flags.FLAGS
 
@@ -53,14 +53,20 @@ def evaluate_generator():
 def define_flags(values: flags.FlagValues):
     """Defines the flags of this command."""
     command_line.define_config_flags(values)
-    flags.DEFINE_string("run_dir", None, "Folder of a run with a trained generator.", flag_values=values)
-    flags.DEFINE_string(
-        "samples", None, "An .npz file of images to measure instead of the run's generator.", flag_values=values
+    command_line.define_path("run_dir", paths.user_path, "Folder of a run with a trained generator.", values)
+    command_line.define_path(
+        "samples", paths.user_path, "An .npz file of images to measure instead of the run's generator.", values
     )
-    flags.DEFINE_multi_string(
-        "extractor", [], "Export or run whose classifier makes the features; repeatable.", flag_values=values
+    command_line.define_path(
+        "extractor",
+        paths.user_path,
+        "Export or run whose classifier makes the features; repeatable.",
+        values,
+        multi=True,
     )
-    flags.DEFINE_string("out", None, "File for the scores; the run's generation.json if not given.", flag_values=values)
+    command_line.define_path(
+        "out", paths.file_to_write, "File for the scores; the run's generation.json if not given.", values
+    )
 
 
 def main():

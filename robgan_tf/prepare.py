@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from absl import flags
 
-from robgan_tf import command_line
+from robgan_tf import command_line, paths
 from robgan_tf.data.preparation.report import compared_with_sngan, report
 from robgan_tf.data.preparation.sources import Folder, Source, TfdsSet
 from robgan_tf.data.preparation.writing import IMAGENET_143, Settings, prepare, verify
@@ -66,16 +66,18 @@ def command():
 def define_flags(values: flags.FlagValues):
     """Defines the flags of this command."""
     filters = [name.lower() for name in Filter.__members__ if name != "NEAREST"]
-    flags.DEFINE_string("source", None, "Folder with train/<class>/* and val/<class>/* (or test/).", flag_values=values)
+    command_line.define_path(
+        "source", paths.local_path, "Folder with train/<class>/* and val/<class>/* (or test/).", values
+    )
     flags.DEFINE_string(
         "tfds", None, "Instead of --source: a prepared TFDS image classification set, by name.", flag_values=values
     )
-    flags.DEFINE_string("tfds_dir", None, "TFDS folder; ~/tensorflow_datasets if not given.", flag_values=values)
+    command_line.define_path("tfds_dir", paths.user_path, "TFDS folder; ~/tensorflow_datasets if not given.", values)
     flags.DEFINE_string(
         "test_split", None, "Held-out folder or split; val (TFDS: validation), else test.", flag_values=values
     )
-    flags.DEFINE_string(
-        "out", None, "Folder to write to; goes on with what it holds of the same preparation.", flag_values=values
+    command_line.define_path(
+        "out", paths.folder_to_write, "Folder to write to; goes on with what it holds of the same preparation.", values
     )
     flags.DEFINE_integer(
         "image_size", Settings.image_size, "Side of the images, in pixels.", lower_bound=8, flag_values=values

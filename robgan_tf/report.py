@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from robgan_tf import command_line
+from robgan_tf import command_line, paths
 
 FLAGS = flags.FLAGS
 
@@ -26,7 +26,7 @@ def report():
 
 def define_flags(values: flags.FlagValues):
     """Defines the flags of this command."""
-    flags.DEFINE_string("run_dir", None, "Folder of a run.", flag_values=values)
+    command_line.define_path("run_dir", paths.folder_to_write, "Folder of a run.", values)
 
 
 def main():

@@ -15,7 +15,7 @@ import os
 
 from absl import flags
 
-from robgan_tf import command_line
+from robgan_tf import command_line, paths
 
 FLAGS = flags.FLAGS
 _ENDINGS = {
@@ -112,8 +112,8 @@ def _write(save):
 def define_flags(values: flags.FlagValues):
     """Defines the flags of this command."""
     command_line.define_config_flags(values)
-    flags.DEFINE_string("run_dir", None, "Folder of a run.", flag_values=values)
-    flags.DEFINE_string("out", None, "File to write, .png, .gif or .npz.", flag_values=values)
+    command_line.define_path("run_dir", paths.user_path, "Folder of a run.", values)
+    command_line.define_path("out", paths.file_to_write, "File to write, .png, .gif or .npz.", values)
     flags.DEFINE_string("what", "grid", f"What to make: {', '.join(_ENDINGS)}.", flag_values=values)
     flags.DEFINE_list("labels", [], "Classes to show, e.g. 0,3; ten of them if not given.", flag_values=values)
     flags.DEFINE_integer(

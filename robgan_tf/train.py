@@ -15,7 +15,7 @@ import traceback
 
 from absl import flags
 
-from robgan_tf import command_line
+from robgan_tf import command_line, paths
 
 FLAGS = flags.FLAGS
 
@@ -110,8 +110,8 @@ def _train(signals, profile_steps):
 def define_flags(values: flags.FlagValues):
     """Defines the flags of this command."""
     command_line.define_config_flags(values)
-    flags.DEFINE_string(
-        "run_dir", None, "Folder of the run; runs/<names of the gin files> if not given.", flag_values=values
+    command_line.define_path(
+        "run_dir", paths.folder_to_write, "Folder of the run; runs/<names of the gin files> if not given.", values
     )
     flags.DEFINE_list(
         "stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.", flag_values=values

@@ -65,8 +65,8 @@ ALL = [(page, *command) for page in PAGES for command in commands(page)]
 def flags_of(script):
     """Names of the flags that a script defines, read from its text."""
     text = (ROOT / script).read_text(encoding="utf-8")
-    found = set(re.findall(r"""(?:flags\.DEFINE_\w+|add_argument)\(\s*["'](?:--)?(\w+)["']""", text))
-    return found | _COMMON | (_CONFIG if "define_config_flags()" in text else set())
+    found = set(re.findall(r"""(?:flags\.DEFINE_\w+|define_path|add_argument)\(\s*["'](?:--)?(\w+)["']""", text))
+    return found | _COMMON | (_CONFIG if "define_config_flags(" in text else set())
 
 
 def test_there_are_commands_to_check():

@@ -16,27 +16,31 @@ PACKAGE = REPOSITORY / "robgan_tf"
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
 COMMANDS = ("train", "evaluate", "evaluate_generator", "export", "sample", "report", "prepare")
-LOWEST = "players layers losses keras2 time_left bindings"
+LOWEST = "players layers losses keras2 time_left bindings paths values"
 BELOW_COMMANDS = f"experiment training robustness generation serving pages run data {LOWEST}"
 ALLOWED = {
     "__main__": "completion command_line gin_files __init__",
     "completion": "command_line gin_files",
-    **{command: f"command_line {BELOW_COMMANDS}" for command in COMMANDS},
-    "command_line": f"{BELOW_COMMANDS} gin_files __init__",
+    **{command: f"command_line paths {BELOW_COMMANDS}" for command in COMMANDS},
+    "command_line": f"{BELOW_COMMANDS} configuration gin_files streams __init__",
+    "configuration": "gin_files",
     "gin_files": "",
     "experiment": f"training robustness generation serving pages run data {LOWEST}",
     "training": f"run data {LOWEST}",
     "robustness": f"pages run data {LOWEST}",
     "generation": f"serving run data {LOWEST}",
-    "serving": "data keras2 bindings",
+    "serving": "data keras2 bindings values",
     "pages": "run data bindings",
-    "players": "run data layers losses keras2 time_left bindings",
-    "run": "data keras2 time_left bindings",
-    "data": "time_left bindings",
-    "layers": "keras2",
-    "losses": "",
+    "players": "run data layers losses keras2 time_left bindings values",
+    "run": "data keras2 time_left bindings values",
+    "data": "time_left bindings paths values",
+    "layers": "keras2 values",
+    "losses": "values",
     "keras2": "",
     "bindings": "",
+    "paths": "",
+    "values": "",
+    "streams": "",
     "time_left": "",
     "__init__": "",  # names are imported on first use
 }

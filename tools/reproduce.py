@@ -104,14 +104,25 @@ def _do(runs, wanted):
             sys.exit(error.exit_status)
 
 
+def define_flags(values):
+    flags.DEFINE_string("experiment", None, f"What to rebuild: {', '.join(EXPERIMENTS)}.", flag_values=values)
+    flags.DEFINE_string("scale", "cpu", f"How large: {', '.join(SCALES)}.", flag_values=values)
+    flags.DEFINE_string("data", "cifar10", f"The data set: {', '.join(DATA)}.", flag_values=values)
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each system.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "gin_param", [], "One binding for every run, e.g. the folder of the data; repeatable.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "root", "runs/reproduce", "Folder of the runs: <root>/<scale>/<data>/<system>/seed_<n>.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "out", None, "Files to write, without ending; in results/reproduce/ if not given.", flag_values=values
+    )
+    flags.DEFINE_bool(
+        "plan", False, "Print the runs, what they cost here, and what is there already, and stop.", flag_values=values
+    )
+    flags.DEFINE_bool("gather_only", False, "Train nothing: gather what is there.", flag_values=values)
+
+
 if __name__ == "__main__":
-    flags.DEFINE_string("experiment", None, f"What to rebuild: {', '.join(EXPERIMENTS)}.")
-    flags.DEFINE_string("scale", "cpu", f"How large: {', '.join(SCALES)}.")
-    flags.DEFINE_string("data", "cifar10", f"The data set: {', '.join(DATA)}.")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each system.")
-    flags.DEFINE_multi_string("gin_param", [], "One binding for every run, e.g. the folder of the data; repeatable.")
-    flags.DEFINE_string("root", "runs/reproduce", "Folder of the runs: <root>/<scale>/<data>/<system>/seed_<n>.")
-    flags.DEFINE_string("out", None, "Files to write, without ending; in results/reproduce/ if not given.")
-    flags.DEFINE_bool("plan", False, "Print the runs, what they cost here, and what is there already, and stop.")
-    flags.DEFINE_bool("gather_only", False, "Train nothing: gather what is there.")
-    command_line.main(reproduce)
+    command_line.main(reproduce, define_flags)

@@ -22,6 +22,7 @@ from robgan_tf.serving.saved_model import ExportOptions
 from robgan_tf.training.generated import this_generator
 from robgan_tf.training.stage import Stage
 from robgan_tf.training.upkeep import Upkeep
+from robgan_tf.values import maker, number, optional, several, whole
 
 # The stages by the names that commands use.
 STAGES = ("cotrain", "finetune", "evaluate", "export")
@@ -138,7 +139,7 @@ class Experiment:
         contradictions = configuration.contradictions()
         for message in contradictions:
             problems.check(True, message)
-        self._check_numbers(problems)
+        self._check_values(problems)
         self._make_surroundings(problems)
         self._check_data(problems)
         self.discriminator = self.class_branch = self.classifier = self.cotraining = self.finetuning = None
@@ -150,17 +151,32 @@ class Experiment:
             self._make_watchers(problems)
         problems.raise_found()
 
-    def _check_numbers(self, problems: Problems):
-        every = self.configuration.validate_every, self.configuration.sample_every
-        problems.check(
-            min(every) < 1,
-            f"Experiment.validate_every and Experiment.sample_every are steps, 1 or more; got {every[0]} and "
-            f"{every[1]}.",
-        )
-        noise = self.configuration.cotraining_noise
-        problems.check(
-            noise < 0, f"Experiment.cotraining_noise is a width on [-1, 1] and must be 0 or more, got {noise}."
-        )
+    def _check_values(self, problems: Problems):
+        kinds = {
+            "seed": whole(0),
+            "validate_every": whole(1),
+            "sample_every": whole(1),
+            "cotraining_noise": number(least=0),
+            "augment": several(maker("@random_flip"), least=0),
+            "data": maker("@digits"),
+            "discriminator": maker("@Discriminator"),
+            "evaluation": maker("@RobustnessEvaluation"),
+            "generator": optional(maker("@Generator")),
+            "cotraining": optional(maker("@CoTraining")),
+            "finetuning": optional(maker("@FineTuning")),
+            "classifier": optional(maker("@PreActResNet18")),
+            "generated": optional(maker("@this_generator")),
+            "validation_attacker": optional(maker("@validation/Attacker")),
+            "upkeep": maker("@Upkeep"),
+            "export_options": maker("@ExportOptions"),
+            "generation": maker("@GenerationEvaluation"),
+            "generation_scores": optional(maker("@TrainingScores")),
+            "training_curves": optional(maker("@TrainingCurves")),
+        }
+        for name, kind in kinds.items():
+            value = getattr(self.configuration, name)
+            problems.check(not kind.allows(value), f"Experiment.{name} must be {kind.words}; got {value!r}.")
+        problems.raise_found()  # nothing can be made of such values
 
     def _make_surroundings(self, problems: Problems):
         """Makes all but players and stages. The devices come first, since whatever TensorFlow does sets them up."""

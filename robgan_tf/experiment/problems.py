@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Callable
 
+import tensorflow as tf
+
 # What wrong input raises where a part is made. RuntimeError is gin's for a missing required binding.
-_WRONG_INPUT = (ValueError, TypeError, OSError, RuntimeError)
+_WRONG_INPUT = (ValueError, TypeError, OSError, RuntimeError, tf.errors.OpError)
 
 
 class ConfigurationError(ValueError):

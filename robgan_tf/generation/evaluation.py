@@ -30,12 +30,24 @@ from robgan_tf.generation.statistics import FeatureStatistics, gather
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving.saved_model import export_classifier
+from robgan_tf.values import checked, optional, switch, whole
 
 Progress = Callable[[str], None]
 
 
 @gin.configurable
 @may_change()
+@checked(
+    samples=whole(1),
+    reference_images=optional(whole(1)),
+    subset=whole(1),
+    nearest=whole(1),
+    splits=whole(1),
+    batch_size=whole(1),
+    seed=whole(0),
+    similarity_images=whole(0),
+    few_samples=switch(),
+)
 class GenerationEvaluation:
     """Scores of generated images by one extractor or several, against real training images.
 
@@ -81,10 +93,6 @@ class GenerationEvaluation:
         few_samples: bool = False,
         cache: str | None = None,
     ):
-        numbers = {"samples": samples, "subset": subset, "nearest": nearest, "splits": splits, "batch_size": batch_size}
-        for name, value in numbers.items():
-            if value < 1:
-                raise ValueError(f"GenerationEvaluation.{name} must be 1 or more, got {value}.")
         if subset <= nearest or samples <= nearest:
             raise ValueError(
                 f"GenerationEvaluation.samples = {samples} and subset = {subset} must be more than nearest = {nearest}."

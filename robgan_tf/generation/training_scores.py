@@ -14,6 +14,7 @@ from robgan_tf.generation.reference import reference_statistics
 from robgan_tf.generation.scores import scores
 from robgan_tf.generation.statistics import gather
 from robgan_tf.run.metrics import Metric, declare
+from robgan_tf.values import checked, whole
 
 for _network in ("classifier", "inception"):
     declare(
@@ -36,6 +37,7 @@ for _network in ("classifier", "inception"):
 
 @gin.configurable
 @may_change()
+@checked(every=whole(1), samples=whole(1), reference_images=whole(1), batch_size=whole(1), seed=whole(0))
 class TrainingScores:
     """Classifier score and Frechet distance of the averaged generator while it trains: Fig. 8 of the paper.
 
@@ -60,10 +62,6 @@ class TrainingScores:
         batch_size: int = 250,
         seed: int = 0,
     ):
-        numbers = {"every": every, "samples": samples, "reference_images": reference_images, "batch_size": batch_size}
-        for name, value in numbers.items():
-            if value < 1:
-                raise ValueError(f"TrainingScores.{name} must be 1 or more, got {value}.")
         self.extractor = extractor
         self.every = every
         self.samples = samples

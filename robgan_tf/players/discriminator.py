@@ -14,6 +14,7 @@ from robgan_tf.keras2 import keras
 from robgan_tf.layers.convolution import Conv2D
 from robgan_tf.layers.residual import DiscriminatorBlock, glorot_uniform
 from robgan_tf.layers.spectral_norm import SpectralNormConv2D, SpectralNormDense, SpectralNormLayer, cached_kernels
+from robgan_tf.values import checked, several, switch, whole
 
 
 class Verdict(NamedTuple):
@@ -29,6 +30,7 @@ class Verdict(NamedTuple):
 
 
 @gin.configurable
+@checked(base_width=whole(1), multipliers=several(whole(1)), downsample=several(switch()), spectral_norm=switch())
 class Discriminator(keras.Model):
     """Tells real from fake images, and the class of both.
 

@@ -12,12 +12,14 @@ from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.convolution import Conv2D, convolve_to_image
 from robgan_tf.layers.residual import GeneratorBlock, glorot_uniform
+from robgan_tf.values import checked, several, switch, whole
 
 # Side of the first feature map.
 BOTTOM = 4
 
 
 @gin.configurable
+@checked(base_width=whole(1), multipliers=several(whole(1)), upsample=several(switch()), latent_dim=whole(1))
 class Generator(keras.Model):
     """Maps noise and class labels to images in [-1, 1].
 

@@ -30,6 +30,7 @@ from robgan_tf.robustness.answer_checks import (
     graded,
     off_grid,
 )
+from robgan_tf.values import checked, whole
 
 # Shares of the images: up to the first a check passes, up to the second it warns, above it fails.
 _POINTS = (0.01, 0.03)
@@ -40,6 +41,7 @@ _STREAMS = 1000
 
 
 @gin.configurable
+@checked(examples=whole(1), queries=whole(1), more=whole(1))
 class SanityChecks:
     """The checks that need attacks of their own, on a part of the test images.
 
@@ -53,9 +55,6 @@ class SanityChecks:
     """
 
     def __init__(self, examples: int = 100, queries: int = 500, more: int = 5):
-        for name, value in {"examples": examples, "queries": queries, "more": more}.items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"SanityChecks.{name} must be a whole number >= 1, got {value!r}.")
         self.examples = examples
         self.queries = queries
         self.more = more

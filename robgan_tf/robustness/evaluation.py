@@ -27,6 +27,7 @@ from robgan_tf.robustness.lipschitz import LocalLipschitz
 from robgan_tf.run.directory import write_json
 from robgan_tf.run.provenance import provenance
 from robgan_tf.time_left import TimeLeft
+from robgan_tf.values import checked, number, optional, several, whole
 
 # Batches that are taken through all epsilons and attacks before the next ones: enough to fill batches with those that
 # still stand, and few enough to show progress.
@@ -58,6 +59,7 @@ class Evaluation:
 
 @gin.configurable
 @may_change()
+@checked(epsilons=several(number(least=0)), batch_size=whole(1), test_examples=optional(whole(1)), seed=whole(0))
 class RobustnessEvaluation:
     """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
 
@@ -231,13 +233,13 @@ class RobustnessEvaluation:
         for batch in clean.attack_all(examples, standing):
             result.add_clean(rows[batch.rows], batch)
         for radius, epsilon in enumerate(self.epsilons[1:], start=1):
-            for number, opponent in enumerate(attacked):
+            for place, opponent in enumerate(attacked):
                 before = int(standing.sum())
                 for batch in opponent.attack_all(examples, standing, epsilon):
                     result.add_broken(rows[batch.rows], batch, epsilon)
                     if worst is not None:
                         worst.add(batch, examples.labels[batch.rows], epsilon, opponent.attack.name)
-                result.add_count(radius, number, before, int(standing.sum()))
+                result.add_count(radius, place, before, int(standing.sum()))
 
 
 def summary(values: np.ndarray) -> dict:

@@ -14,6 +14,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.robustness.lipschitz import LocalLipschitz
 from robgan_tf.run.metrics import SHARE, Metric, declare
+from robgan_tf.values import checked, whole
 
 for _split in ("train", "test"):
     declare(
@@ -29,6 +30,7 @@ for _split in ("train", "test"):
 
 @gin.configurable
 @may_change()
+@checked(every=whole(1), examples=whole(1), batch_size=whole(1), seed=whole(0))
 class TrainingCurves:
     """Accuracy and LLV on training and test images while a classifier trains: Fig. 2 of the paper.
 
@@ -45,9 +47,6 @@ class TrainingCurves:
     """
 
     def __init__(self, every: int = 500, examples: int = 500, batch_size: int = 250, seed: int = 0):
-        for name, value in {"every": every, "examples": examples, "batch_size": batch_size}.items():
-            if value < 1:
-                raise ValueError(f"TrainingCurves.{name} must be 1 or more, got {value}.")
         self.every = every
         self.examples = examples
         self.batch_size = batch_size

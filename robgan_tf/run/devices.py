@@ -10,12 +10,14 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.run.workers import cluster_size
+from robgan_tf.values import checked, switch, whole
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 # Its seed is that of the experiment: one that gin bound here would do nothing.
 @gin.configurable(denylist=["seed"])
+@checked(seed=whole(0), deterministic=switch(), replicas=whole(0))
 def configure(
     seed: int = 0, precision: str = "float32", deterministic: bool = False, replicas: int = 0, tpu: str | None = None
 ):

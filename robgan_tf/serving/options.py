@@ -10,6 +10,7 @@ import gin
 from robgan_tf.bindings import may_change
 from robgan_tf.serving.requests import MAX_PIXELS
 from robgan_tf.serving.warm_up import check_batch_sizes
+from robgan_tf.values import checked, whole
 
 # Compute type -> Keras's name of the precision.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -20,6 +21,7 @@ _MOST_PIXELS = 2**27
 
 @gin.configurable
 @may_change()
+@checked(max_pixels=whole(1))
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
     """How a classifier is exported.

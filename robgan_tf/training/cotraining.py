@@ -26,6 +26,7 @@ from robgan_tf.training.penalties import DiscriminatorBatch, Penalty
 from robgan_tf.training.randomness import generator_inputs, step_seeds, uniform_shares
 from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.standing_statistics import StandingStatistics
+from robgan_tf.values import checked, either, maker, number, switch, whole
 
 # Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
 # class, on [-1, 1] (photographs have about 0.5).
@@ -81,6 +82,17 @@ declare(
 
 
 @gin.configurable
+@checked(
+    epochs=number(above=0),
+    batch_size=whole(1),
+    discriminator_steps=whole(1),
+    average_decay=number(least=0, below=1),
+    accumulation=whole(1),
+    jit_compile=switch(),
+    optimizer=maker("@cotraining/Adam"),
+    generator_schedule=either(maker("@cotraining/linear"), number(above=0)),
+    discriminator_schedule=either(maker("@cotraining/linear"), number(above=0)),
+)
 class CoTraining(Stage):
     """Trains the three players; with `attacker=None` it trains a standard GAN.
 
@@ -137,8 +149,6 @@ class CoTraining(Stage):
         jit_compile: bool = False,
     ):
         super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker, jit_compile)
-        if not 0 <= average_decay < 1:
-            raise ValueError(f"CoTraining.average_decay must be in [0, 1), got {average_decay}.")
         if penalty is not None:
             if not isinstance(penalty, Penalty):
                 raise ValueError(f"CoTraining.penalty must be a penalty such as @r1(), or None; got {penalty!r}.")
@@ -146,6 +156,8 @@ class CoTraining(Stage):
         self.generator = generator
         self.average_generator = average_generator
         self.discriminator = discriminator
+        if losses is not None and not isinstance(losses, CoTrainingLosses):
+            raise ValueError(f"CoTraining.losses must be losses such as @split(), or None; got {losses!r}.")
         self.objectives = losses or split(Weights())
         self.penalty = penalty
         self.seed = seed

@@ -29,6 +29,7 @@ from robgan_tf.training.optimization import (
 )
 from robgan_tf.training.randomness import step_seeds
 from robgan_tf.training.stage import Stage, declare_player
+from robgan_tf.values import checked, either, maker, number, optional, switch, whole
 
 _ADVERSARIAL = Adversarial()
 # Within the 0.3 to 0.8 of the authors' code.
@@ -51,6 +52,17 @@ declare(
 
 
 @gin.configurable
+@checked(
+    fake_weight=optional(number(least=0)),
+    epochs=number(above=0),
+    batch_size=whole(1),
+    average_decay=number(least=0, below=1),
+    batch_norm_training=switch(),
+    accumulation=whole(1),
+    jit_compile=switch(),
+    optimizer=maker("@finetuning/Adam"),
+    schedule=either(maker("@finetuning/linear"), number(above=0)),
+)
 class FineTuning(Stage):
     """Trains a classifier on attacked real images and, with a source of them, attacked generated ones.
 
@@ -108,7 +120,7 @@ class FineTuning(Stage):
             generated = FromGenerator(generated)
         if fake_weight is None:
             fake_weight = _FAKE_WEIGHT if generated is not None else 0.0
-        if fake_weight < 0 or (fake_weight > 0) != (generated is not None):
+        if (fake_weight > 0) != (generated is not None):
             raise ValueError(
                 f"FineTuning.fake_weight (lambda) is {fake_weight} and there are {'no ' if generated is None else ''}"
                 f"generated images: it must be > 0 with and 0 without them. Set Experiment.generated = None for "
@@ -119,8 +131,6 @@ class FineTuning(Stage):
         if not isinstance(objective, Objective):
             raise ValueError(f"FineTuning.objective must be an objective such as @adversarial(), got {objective!r}.")
         objective.check(classifier, attacker)
-        if not 0 <= average_decay < 1:
-            raise ValueError(f"FineTuning.average_decay must be in [0, 1), got {average_decay}.")
         self.has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
         if accumulation > 1 and self.has_batch_norm:
             raise ValueError(

@@ -11,6 +11,7 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
+from robgan_tf.values import checked, number, several
 
 adam = gin.external_configurable(keras.optimizers.Adam, "Adam")
 sgd = gin.external_configurable(keras.optimizers.SGD, "SGD")
@@ -27,6 +28,7 @@ Schedule = Union[Callable, keras.optimizers.schedules.LearningRateSchedule, floa
 
 
 @gin.configurable
+@checked(initial=number(above=0))
 def fixed(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
     """The same rate throughout."""
     del updates_per_epoch
@@ -34,6 +36,7 @@ def fixed(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED)
 
 
 @gin.configurable
+@checked(initial=number(above=0))
 def linear(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED):
     """Linearly to zero at the end of the stage (SN-GAN)."""
     del updates_per_epoch
@@ -41,6 +44,7 @@ def linear(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED
 
 
 @gin.configurable
+@checked(initial=number(above=0), every_epochs=number(above=0))
 def halving(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRED, every_epochs: float = 50):
     """Halved every `every_epochs` epochs (the authors' code)."""
     del updates
@@ -48,6 +52,7 @@ def halving(updates_per_epoch: float, updates: int, initial: float = gin.REQUIRE
 
 
 @gin.configurable
+@checked(initial=number(above=0), epochs=several(number(above=0)), factor=number(above=0))
 def staged(
     updates_per_epoch: float,
     updates: int,

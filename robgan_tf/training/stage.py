@@ -86,18 +86,12 @@ class Stage(Fitting):
     ):
         self.strategy = tf.distribute.get_strategy()
         replicas = self.strategy.num_replicas_in_sync
-        if epochs <= 0:
-            raise ValueError(f"{type(self).__name__}.epochs must be > 0, got {epochs}.")
-        if micro_batches < 1:
-            raise ValueError(
-                f"{type(self).__name__}.discriminator_steps must be a whole number >= 1, got {micro_batches}."
-            )
-        if batch_size < 1 or batch_size % replicas:
+        if batch_size % replicas:
             raise ValueError(
                 f"{type(self).__name__}.batch_size is the batch over all replicas and must be a positive multiple of "
                 f"their number, {replicas}; got {batch_size}."
             )
-        if accumulation < 1 or batch_size // replicas % accumulation:
+        if batch_size // replicas % accumulation:
             raise ValueError(
                 f"{type(self).__name__}.accumulation must divide the batch of a replica, {batch_size // replicas}; got "
                 f"{accumulation}."

@@ -9,10 +9,19 @@ from collections.abc import Sequence
 import gin
 
 from robgan_tf.bindings import may_change
+from robgan_tf.values import checked, number, whole
 
 
 @gin.configurable
 @may_change()
+@checked(
+    log_every=whole(1),
+    checkpoint_every=whole(1),
+    checkpoint_minutes=number(above=0),
+    keep_checkpoints=whole(1),
+    keep_every=whole(0),
+    max_rollbacks=whole(0),
+)
 @dataclasses.dataclass(frozen=True)
 class Upkeep:
     """Logging, checkpoint and rollback settings, which may change between two starts of a run.
@@ -43,14 +52,6 @@ class Upkeep:
     data_services: Sequence[str] = ()
 
     def __post_init__(self):
-        for name, least in (("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1), ("keep_every", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"Upkeep.{name} must be a whole number >= {least}, got {value!r}.")
-        if not self.checkpoint_minutes > 0:
-            raise ValueError(f"Upkeep.checkpoint_minutes must be > 0, got {self.checkpoint_minutes}.")
-        if self.max_rollbacks < 0:
-            raise ValueError(f"Upkeep.max_rollbacks must be >= 0, got {self.max_rollbacks}.")
         services = self.data_services
         if isinstance(services, str) or not all(re.fullmatch(r"\w+://[^\s/]+:\d+", service) for service in services):
             raise ValueError(f'Upkeep.data_services must be like ("grpc://host:5000",), got {services!r}.')

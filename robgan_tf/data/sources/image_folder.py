@@ -22,10 +22,20 @@ from robgan_tf.data.description import whereabouts
 from robgan_tf.data.names import some
 from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders, ImageFile
 from robgan_tf.data.sources.image_files import ImageFiles, in_parallel
+from robgan_tf.paths import local_path
+from robgan_tf.values import checked, number, switch, whole
 
 
 @gin.configurable
 @may_change("data_dir", "in_memory", "max_corrupt_share", "memory_limit_gib")
+@checked(
+    image_size=whole(1),
+    in_memory=switch(),
+    validation_examples=whole(0),
+    max_corrupt_share=number(least=0, most=1),
+    memory_limit_gib=number(above=0),
+    seed=whole(0),
+)
 def image_folder(
     data_dir: str = gin.REQUIRED,
     image_size: int = gin.REQUIRED,
@@ -66,7 +76,7 @@ def image_folder(
     check_image_size("image_folder", image_size)
     if channels not in (1, 3):
         raise ValueError(f"image_folder: channels must be 3 (RGB) or 1 (grey), got {channels}.")
-    root = pathlib.Path(data_dir).expanduser()
+    root = pathlib.Path(local_path(data_dir, "image_folder.data_dir"))
     if not root.is_dir():
         raise ValueError(
             f"image_folder: there is no folder {whereabouts(root)}; data_dir must hold train/<class>/ and val/<class>/"

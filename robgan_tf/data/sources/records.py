@@ -20,10 +20,21 @@ from robgan_tf.data.description import whereabouts
 from robgan_tf.data.names import some
 from robgan_tf.data.sources.dataset_manifest import DatasetManifest
 from robgan_tf.data.sources.record_stream import Records
+from robgan_tf.paths import user_path
+from robgan_tf.values import checked, number, optional, switch, whole
 
 
 @gin.configurable
 @may_change("data_dir", "image_size", "num_classes", "class_names", "verify", "memory_limit_gib")
+@checked(
+    image_size=optional(whole(1)),
+    num_classes=optional(whole(1)),
+    validation_examples=optional(whole(0)),
+    shuffle_buffer=whole(1),
+    verify=switch(),
+    memory_limit_gib=number(above=0),
+    seed=whole(0),
+)
 def tfrecord_images(
     data_dir: str = gin.REQUIRED,
     image_size: int | None = None,
@@ -63,7 +74,7 @@ def tfrecord_images(
     """
     if channels not in (1, 3):
         raise ValueError(f"tfrecord_images: channels must be 3 (RGB) or 1 (grey), got {channels}.")
-    root = pathlib.Path(data_dir).expanduser()
+    root = pathlib.Path(user_path(data_dir, "tfrecord_images.data_dir"))
     if not root.is_dir():
         raise ValueError(
             f"tfrecord_images: there is no folder {whereabouts(root)}; give one that python -m robgan_tf.prepare made."

@@ -26,6 +26,8 @@ from robgan_tf.data.datasets import (
 from robgan_tf.data.description import whereabouts
 from robgan_tf.data.names import some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
+from robgan_tf.paths import folder_to_write, user_path
+from robgan_tf.values import checked, number, optional, switch, whole
 
 # What to do about a set that is too large for memory.
 _RECORDS = "prepare records with python -m robgan_tf.prepare --tfds"
@@ -33,6 +35,7 @@ _RECORDS = "prepare records with python -m robgan_tf.prepare --tfds"
 
 @gin.configurable
 @may_change("data_dir")
+@checked(image_size=whole(1), validation_examples=whole(0), seed=whole(0))
 def digits(
     data_dir: str | None = None, image_size: int = 16, validation_examples: int = 150, seed: int = 0
 ) -> ImageData:
@@ -51,7 +54,7 @@ def digits(
         ValueError: if a number is out of its range, or data_dir can't be written.
     """
     check_image_size("digits", image_size)
-    builder = prepared_digits(data_dir)
+    builder = prepared_digits(data_dir and folder_to_write(data_dir, "digits.data_dir"))
     train = _read_tfds_split(builder, "train", "image", "label", image_size)
     test = _read_tfds_split(builder, "test", "image", "label", image_size)
     names = builder.info.features["label"].names
@@ -60,6 +63,14 @@ def digits(
 
 @gin.configurable
 @may_change("data_dir", "download", "memory_limit_gib")
+@checked(
+    image_size=optional(whole(1)),
+    download=switch(),
+    min_side=whole(0),
+    validation_examples=whole(0),
+    seed=whole(0),
+    memory_limit_gib=number(above=0),
+)
 def tfds_images(
     name: str = gin.REQUIRED,
     image_size: int | None = None,
@@ -101,6 +112,7 @@ def tfds_images(
         check_image_size("tfds_images", image_size)
     if train_split == test_split:
         raise ValueError(f"tfds_images: train_split and test_split are both {train_split!r}; they must not overlap.")
+    data_dir = data_dir and user_path(data_dir, "tfds_images.data_dir")
     builder = _prepared_tfds_builder(name, data_dir, download)
     features = builder.info.features
     image_key, label_key = _image_and_label_keys(builder)

@@ -12,6 +12,7 @@ from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image, convolve_with_stride_2, pick_and_convolve
 from robgan_tf.players.classifiers.class_branch import PooledClassifier
+from robgan_tf.values import checked, whole
 
 # PyTorch's default, with which such classifiers are trained.
 EPSILON = 1e-5
@@ -58,6 +59,7 @@ class PreActBlock(keras.layers.Layer):
 
 
 @gin.configurable
+@checked(base_width=whole(1))
 class PreActResNet18(PooledClassifier):
     """PreActResNet-18 as in kuangliu/pytorch-cifar: eight blocks, an average over the image, and a linear layer.
 

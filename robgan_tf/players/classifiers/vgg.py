@@ -11,6 +11,7 @@ import tensorflow as tf
 from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.layers.convolution import Conv2D, convolve, convolve_image
 from robgan_tf.players.classifiers.class_branch import PooledClassifier
+from robgan_tf.values import checked, whole
 
 # PyTorch's default, with which such classifiers are trained.
 EPSILON = 1e-5
@@ -19,6 +20,7 @@ _GROUPS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
 @gin.configurable
+@checked(base_width=whole(1))
 class VGG16(PooledClassifier):
     """VGG16 as in kuangliu/pytorch-cifar: conv3x3, BN, ReLU thirteen times, and one linear layer.
 
