@@ -18,9 +18,10 @@ REFERENCE = re.compile(r"@([\w./]+)(\(\))?")
 def is_called(owner, parameter):
     """Whether the parameter of a configurable takes something to call, and not what the call makes."""
     function = inspect.unwrap(gin.get_configurable(owner))
+    function = function.__init__ if inspect.isclass(function) else function
     annotation = str(inspect.signature(function).parameters[parameter].annotation)
     assert annotation != str(inspect.Parameter.empty), f"{owner}.{parameter} has no type"
-    return "Callable" in annotation
+    return "Callable" in annotation or annotation == "Schedule"  # which may be a number, too
 
 
 def wrong_references(text):
