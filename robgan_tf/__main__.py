@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from robgan_tf import __version__, command_line, completion, gin_files
+from robgan_tf import __version__, command_line, completion, gin_files, streams
 
 # Each with what it does, so that the list needs no import of theirs.
 COMMANDS = {
@@ -44,6 +44,7 @@ def usage() -> str:
 
 def main():
     """Runs the command that the first argument names."""
+    streams.make_lasting()
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as under `python -m`: `import my_defence` in a configuration
     name, *arguments = sys.argv[1:] or ["--help"]

@@ -33,7 +33,7 @@ class _Lasting:
 
 
 def make_lasting():
-    """Makes standard input, output and error last: to be called once, before any file is opened."""
+    """Makes standard input, output and error last: to be called before any file is opened."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -41,6 +41,8 @@ def make_lasting():
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if isinstance(stream, _Lasting):
+            continue
         if stream is None:
             stream = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
         stream.reconfigure(errors="backslashreplace")

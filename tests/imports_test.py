@@ -19,7 +19,7 @@ COMMANDS = ("train", "evaluate", "evaluate_generator", "export", "sample", "repo
 LOWEST = "players layers losses keras2 time_left bindings paths values"
 BELOW_COMMANDS = f"experiment training robustness generation serving pages run data {LOWEST}"
 ALLOWED = {
-    "__main__": "completion command_line gin_files __init__",
+    "__main__": "completion command_line gin_files streams __init__",
     "completion": "command_line gin_files",
     **{command: f"command_line paths {BELOW_COMMANDS}" for command in COMMANDS},
     "command_line": f"{BELOW_COMMANDS} configuration gin_files streams __init__",
