@@ -118,6 +118,11 @@ def build_experiment(files, params):
     return or_fail(build)
 
 
+def changes_the_run(params) -> bool:
+    """Whether bindings change what a run was made with; where its data are now does not."""
+    return any(not re.match(r"\s*[\w/.]+\.data_dir\s*=", param) for param in params)
+
+
 def open_run():
     """Returns experiment and folder of the run that --run_dir names, in its own configuration."""
     from robgan_tf.run.directory import RunDirectory

@@ -39,7 +39,7 @@ def evaluate():
 
 def evaluate_run():
     """Evaluates the classifier of a run; returns the evaluation, which is written."""
-    if FLAGS.gin_param and FLAGS.out is None:
+    if command_line.changes_the_run(FLAGS.gin_param) and FLAGS.out is None:
         command_line.fail(
             "--gin_param changes what the run was made with: give --out, so that its own robustness.json stays"
         )

@@ -23,7 +23,8 @@ def evaluate_generator():
         command_line.fail(f"--out={FLAGS.out} must end in .json: beside it is a folder of that name, for statistics")
     if FLAGS.run_dir is None and not (FLAGS.samples and FLAGS.gin_file and FLAGS.out):
         command_line.fail("give --run_dir=R, or --samples=FILE.npz with --gin_file=F and --out=FILE.json")
-    if FLAGS.run_dir is not None and (FLAGS.gin_param or FLAGS.samples) and FLAGS.out is None:
+    other = command_line.changes_the_run(FLAGS.gin_param) or FLAGS.samples
+    if FLAGS.run_dir is not None and other and FLAGS.out is None:
         command_line.fail(
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"

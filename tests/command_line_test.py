@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import robgan_tf
-from robgan_tf import gin_files
+from robgan_tf import command_line, gin_files
 from robgan_tf.__main__ import COMMANDS, OTHERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -119,3 +119,9 @@ def test_bash_completes_commands_flags_and_configurations(call, words, index, fo
     script += f'\ncompopt() {{ :; }}\nCOMP_WORDS=({words}); COMP_CWORD={index}; _robgan; echo "${{COMPREPLY[@]}}"'
     answer = subprocess.run(["bash", "-u", "-c", script], cwd=call.folder, capture_output=True, text=True)
     assert answer.stdout.strip() == found, answer.stderr
+
+
+def test_where_the_data_are_is_no_change_of_a_run():
+    assert not command_line.changes_the_run(["image_folder.data_dir = 'new'", "digits.data_dir='x'"])
+    assert command_line.changes_the_run(["image_folder.data_dir = 'new'", "evaluation/Attacker.steps = 5"])
+    assert not command_line.changes_the_run([])
