@@ -105,7 +105,7 @@ def checked(**kinds: Kind):
                 return function(*args, **kwargs)
             for name, kind in kinds.items():
                 if name in given and given[name] is not gin.REQUIRED and not kind.allows(given[name]):
-                    raise ValueError(f"{target.__name__}.{name} must be {kind.words}; got {given[name]!r}.")
+                    raise ValueError(f"{target.__name__}.{name} must be {kind.words}, got {given[name]!r}.")
             return function(*args, **kwargs)
 
         # gin reads it to know the parameters, and does not look behind a wrapper by itself.

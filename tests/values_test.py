@@ -15,7 +15,7 @@ def network(width, rate=0.1, decay=0.5, on=True, sizes=(1,)):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"width": 0}, r"network.width must be a whole number within 1 .. 8; got 0\."),
+        ({"width": 0}, r"network.width must be a whole number within 1 .. 8, got 0\."),
         ({"width": 9}, "got 9"),
         ({"width": 2.0}, "got 2.0"),
         ({"width": "2"}, "got '2'"),
@@ -26,9 +26,9 @@ def network(width, rate=0.1, decay=0.5, on=True, sizes=(1,)):
             r"network.rate must be a reference such as @linear, without brackets, or a number > 0",
         ),
         ({"width": 1, "rate": float("nan")}, "got nan"),
-        ({"width": 1, "decay": 1}, r"network.decay must be a number >= 0 and < 1; got 1\."),
+        ({"width": 1, "decay": 1}, r"network.decay must be a number >= 0 and < 1, got 1\."),
         ({"width": 1, "decay": "a"}, "got 'a'"),
-        ({"width": 1, "on": 1}, "network.on must be True or False; got 1"),
+        ({"width": 1, "on": 1}, "network.on must be True or False, got 1"),
     ],
 )
 def test_what_is_not_allowed_is_named_with_what_is(arguments, message):
@@ -68,7 +68,7 @@ def test_gin_sees_the_parameters_of_what_is_checked():
             self.size = size
 
     gin.parse_config("a_checked_class.size = 0")
-    with pytest.raises(ValueError, match="Checked.size must be a whole number >= 1; got 0"):
+    with pytest.raises(ValueError, match="Checked.size must be a whole number >= 1, got 0"):
         Checked()
     with pytest.raises(ValueError, match="doesn't have a parameter named 'sizes'"):
         gin.parse_config("a_checked_class.sizes = 1")

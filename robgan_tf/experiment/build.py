@@ -175,7 +175,7 @@ class Experiment:
         }
         for name, kind in kinds.items():
             value = getattr(self.configuration, name)
-            problems.check(not kind.allows(value), f"Experiment.{name} must be {kind.words}; got {value!r}.")
+            problems.check(not kind.allows(value), f"Experiment.{name} must be {kind.words}, got {value!r}.")
         problems.raise_found()  # nothing can be made of such values
 
     def _make_surroundings(self, problems: Problems):

@@ -16,7 +16,6 @@ from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import magnified
 from robgan_tf.players.classifiers.class_branch import Classifier
-from robgan_tf.values import checked, number
 
 # Of squared norms: the root has no derivative at 0, where an image's loss is flat.
 _TINY = 1e-24
@@ -70,7 +69,6 @@ class Adversarial(Objective):
 
 
 @gin.configurable("trades")
-@checked(beta=number(above=0))
 @dataclasses.dataclass(frozen=True)
 class Trades(Objective):
     """CE(f(x), y) + beta KL(f(x) || f(x')) at the x' of the largest KL (Zhang et al., ICML 2019, eq. 5, Algorithm 1).

@@ -72,5 +72,5 @@ def test_each_call_measures_the_weights_as_they_are_then():
 
 
 def test_numbers_out_of_their_range_are_refused():
-    with pytest.raises(ValueError, match="TrainingCurves.every must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match="TrainingCurves.every must be a whole number >= 1, got 0"):
         TrainingCurves(every=0)
