@@ -110,6 +110,9 @@ def _explained(error: Exception, texts: dict[str, list[str]], params: Sequence[s
             number -= 1
         line = lines[number - 1].strip() if lines else ""
         return f"{_place(file if file in texts else None, number)}{line}: {_what_is_wrong_with(line)}"
+    if "EOF in multi-line statement" in text:
+        places = [_place(file, n) for file, lines in texts.items() for n, line in enumerate(lines, 1) if _is_open(line)]
+        return f"{places[-1] if places and not any(map(_is_open, params)) else _place(None, 0)}a bracket is not closed"
     macro = re.search(r"No bindings specified for '(?:.*/)?([^/']+)/gin\.macro'", text)
     if macro:
         names = {match[1] for lines in texts.values() for line in lines if (match := re.match(r"(\w+)\s*=", line))}

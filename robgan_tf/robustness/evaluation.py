@@ -59,7 +59,9 @@ class Evaluation:
 
 @gin.configurable
 @may_change()
-@checked(epsilons=several(number(least=0)), batch_size=whole(1), test_examples=optional(whole(1)), seed=whole(0))
+@checked(
+    epsilons=several(number(least=0), least=0), batch_size=whole(1), test_examples=optional(whole(1)), seed=whole(0)
+)
 class RobustnessEvaluation:
     """Accuracy against epsilon, on the whole test split and on an equal part of the training split.
 

@@ -208,7 +208,7 @@ def test_all_contradictions_are_reported_once_each_and_nothing_is_written(tmp_pa
     expected = [
         "epsilons must rise from 0",
         "can't reach epsilon = 0.2",
-        "FineTuning.batch_size is the batch over all replicas",
+        "FineTuning.batch_size must be a whole number >= 1, got 0",
         "Attacker.steps must be a whole number >= 1, got 0",
         "validation part of the training split, which is empty",
     ]

@@ -268,7 +268,7 @@ def test_a_file_with_too_few_images_is_refused(evaluation, digits, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"samples": 0}, "samples must be 1 or more"),
+        ({"samples": 0}, "samples must be a whole number >= 1, got 0"),
         ({"subset": 3}, "must be more than nearest = 3"),
         ({"reference_images": 2}, "reference_images must be more than nearest"),
         ({"extractors": ["runs/digits"]}, "must be such as"),

@@ -62,7 +62,7 @@ def test_the_limit_of_pixels_is_that_of_the_options(make_export, tmp_path):
     ("options", "message"),
     [
         ({"compute": "float16"}, "must be one of float32, bfloat16; got 'float16'"),
-        ({"max_pixels": 0}, "max_pixels must be 1 to"),
+        ({"max_pixels": 0}, "max_pixels must be a whole number >= 1"),
         ({"max_pixels": 2**30}, "max_pixels must be 1 to"),
         ({"warm_up_batch_sizes": ()}, "warm_up_batch_sizes must be"),
     ],

@@ -140,7 +140,7 @@ def flat_validation(folder):
             "so that of the 20 .* each class keeps one, got 20",
         ),
         (lambda f: None, {"channels": 4}, "channels must be 3 .* got 4"),
-        (lambda f: None, {"image_size": 0}, "image_size must be 1 pixel or more, got 0"),
+        (lambda f: None, {"image_size": 0}, "image_folder.image_size must be a whole number >= 1, got 0"),
     ],
 )
 def test_a_folder_that_can_not_be_used_is_refused_in_one_line(folder, damage, settings, message):

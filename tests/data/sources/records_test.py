@@ -147,7 +147,7 @@ def flipped_byte(folder):
         (None, {"class_names": ["n00000000", "n00000001"]}, "first at label 2: expected None, found 'n00000002'"),
         (None, {"validation_examples": 13}, "validation_examples must be within 0..12, .* got 13"),
         (None, {"channels": 2}, r"channels must be 3 \(RGB\) or 1 \(grey\), got 2"),
-        (None, {"shuffle_buffer": 0}, "shuffle_buffer must be 1 record or more, got 0"),
+        (None, {"shuffle_buffer": 0}, "tfrecord_images.shuffle_buffer must be a whole number >= 1, got 0"),
         (None, {"memory_limit_gib": 1e-6}, "18 images of validation and test of .* need .* GiB"),
     ],
 )

@@ -46,7 +46,7 @@ def test_any_prepared_set_is_read_by_name_with_classes_and_sizes_of_choice(digit
             dict(name="digits", validation_examples=1437),
             "so that of the 1437 .* each class keeps one",
         ),
-        (dict(name="digits", image_size=-1), "image_size must be 1 pixel or more"),
+        (dict(name="digits", image_size=-1), "tfds_images.image_size must be a whole number >= 1, or None, got"),
     ],
 )
 def test_a_set_that_can_not_be_used_is_refused_in_one_line(digits_dir, settings, message):
