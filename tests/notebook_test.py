@@ -47,7 +47,6 @@ def test_it_is_kept_without_outputs():
 @pytest.mark.slow
 def test_it_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
-    (tmp_path / "gin").symlink_to(ROOT / "gin")
     # `!python` and the kernel's imports: this Python, and the package of this folder.
     monkeypatch.setenv("PATH", os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

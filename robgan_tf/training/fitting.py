@@ -120,6 +120,7 @@ def _batches_of_dataset(stage, dataset: tf.data.Dataset) -> tf.data.Dataset:
             f"images / 127.5 - 1 of 0..255, or uint8."
         )
 
+    @tf.autograph.experimental.do_not_convert
     def prepare(images, labels):
         return images if pixels == tf.float32 else to_pixel_range(images), tf.cast(labels, tf.int32)
 
