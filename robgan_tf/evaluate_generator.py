@@ -29,10 +29,11 @@ def evaluate_generator():
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"
         )
+    from robgan_tf.data.files import write_json
     from robgan_tf.experiment import run
     from robgan_tf.generation.extractors import classifier_extractor
     from robgan_tf.pages.run_page import update_run_report
-    from robgan_tf.run.directory import RunDirectory, write_json
+    from robgan_tf.run.directory import RunDirectory
     from robgan_tf.run.tensorboard import write_generation
 
     if FLAGS.run_dir is not None:

@@ -103,10 +103,10 @@ def _attack(experiment, run_directory, labels):
 
 def _write(save):
     """Calls `save` with a path aside, with the same ending, and renames: no picture is seen half-written."""
-    folder, name = os.path.split(FLAGS.out)
-    partial = os.path.join(folder, f".partial.{name}")
-    save(partial)
-    os.replace(partial, FLAGS.out)
+    from robgan_tf.data.files import written_aside
+
+    with written_aside(FLAGS.out) as partial:
+        save(partial)
 
 
 def define_flags(values: flags.FlagValues):

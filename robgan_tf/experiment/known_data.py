@@ -9,8 +9,9 @@ from absl import logging
 
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.data.description import describe, differences, uneven_classes
+from robgan_tf.data.files import write_json
 from robgan_tf.experiment.build import Experiment
-from robgan_tf.run.directory import RunDirectory, write_json
+from robgan_tf.run.directory import RunDirectory
 
 
 class DataChangedError(ValueError):

@@ -7,6 +7,7 @@ from typing import Callable
 
 from robgan_tf.bindings import bindings
 from robgan_tf.data.datasets import Examples
+from robgan_tf.data.files import write_json
 from robgan_tf.experiment import build
 from robgan_tf.experiment.build import Experiment
 from robgan_tf.experiment.describe import COMPARED, OUTCOMES, about_export, about_run
@@ -26,7 +27,7 @@ from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.robustness.evaluation import Evaluation
 from robgan_tf.robustness.validation import validation_accuracies
 from robgan_tf.run import devices
-from robgan_tf.run.directory import RunDirectory, write_json
+from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.signals import StopRequests
 from robgan_tf.run.tensorboard import write_evaluation, write_run
 from robgan_tf.serving.saved_model import export_classifier

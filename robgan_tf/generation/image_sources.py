@@ -7,13 +7,12 @@ a network that sees what lies between the levels would tell the two apart by tha
 from __future__ import annotations
 
 import abc
-import hashlib
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.data.checksums import file_checksum
 from robgan_tf.data.datasets import Examples, ImageData, TrainingSplit, stratified_order
 from robgan_tf.data.preprocessing import to_uint8
 from robgan_tf.data.sources.sample_files import read_samples
@@ -124,6 +123,6 @@ def images_of_file(path: str, data: ImageData, seed: int) -> StoredImages:
         raise ValueError(
             f"{path}: images are of shape {examples.image_shape}, those of {data.name} {data.image_shape}."
         )
-    digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    digest = file_checksum(path)
     about = {"source": "file", "file": str(path), "sha256": digest, "available": len(examples)}
     return StoredImages(examples, seed, about)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
 import zipfile
@@ -14,6 +13,7 @@ from typing import Callable
 import numpy as np
 
 from robgan_tf.data.datasets import ImageData, TrainingSplit
+from robgan_tf.data.files import written_aside
 from robgan_tf.generation.extractors import Extractor
 from robgan_tf.generation.image_sources import StoredImages
 from robgan_tf.generation.statistics import FeatureStatistics, gather
@@ -80,12 +80,8 @@ def cached(folder: pathlib.Path | None, key: dict, make: Callable[[], FeatureSta
     if path.exists():
         return _read(path, key)
     statistics = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of its own for each process: evaluations may share the folder.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez(file, key=json.dumps(key), **dataclasses.asdict(statistics))
-    os.replace(partial, path)
+    with written_aside(path) as partial:
+        np.savez(partial, key=json.dumps(key), **dataclasses.asdict(statistics))
     return statistics
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from robgan_tf.data.files import write_text
 from robgan_tf.pages.charts import accuracy_chart
 from robgan_tf.pages.rendering import png, render
-from robgan_tf.run.directory import write_text
 
 # Confusion matrices of more classes than this are shown as a list of the most frequent confusions.
 _MOST_CLASSES = 20

@@ -8,10 +8,11 @@ import shlex
 from collections.abc import Sequence
 
 from robgan_tf.bindings import bindings
+from robgan_tf.data.files import write_text
 from robgan_tf.pages.charts import Chart, accuracy_chart, line_chart
 from robgan_tf.pages.rendering import render
 from robgan_tf.run import metrics
-from robgan_tf.run.directory import RunDirectory, write_text
+from robgan_tf.run.directory import RunDirectory
 
 _STAGES = {"cotraining": "Co-training", "finetuning": "Fine-tuning"}
 # The bindings of the attackers, which a configuration may set to None.

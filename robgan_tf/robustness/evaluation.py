@@ -14,6 +14,7 @@ import numpy as np
 
 from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.data.files import write_json
 from robgan_tf.pages.robustness_page import write_report
 from robgan_tf.players.attacker import inputs
 from robgan_tf.players.attacker.attack import Attack
@@ -24,7 +25,6 @@ from robgan_tf.robustness.answer_checks import check_arrays
 from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.lipschitz import LocalLipschitz
-from robgan_tf.run.directory import write_json
 from robgan_tf.run.provenance import provenance
 from robgan_tf.time_left import TimeLeft
 from robgan_tf.values import checked, number, optional, several, whole

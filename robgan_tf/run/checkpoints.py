@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data.checksums import file_checksum
+from robgan_tf.data.files import flush
 from robgan_tf.run.workers import Workers
 
 _CHECKSUMS = "checksums.json"
@@ -82,7 +83,7 @@ class Checkpoints:
             sums = {path.name: file_checksum(path) for path in sorted(partial.iterdir())}
             (partial / _CHECKSUMS).write_text(json.dumps(sums))
             for path in partial.iterdir():
-                _flush(path)
+                flush(path)
             if final.exists():  # a run that fell back to an earlier one came here again
                 _set_aside(final) if final in self._damaged else _remove(final)
             os.replace(partial, final)
@@ -90,7 +91,7 @@ class Checkpoints:
                 if path != final and path.exists():
                     _set_aside(path)
             self._damaged = []
-            _flush(self.folder)
+            flush(self.folder)
         except (OSError, tf.errors.OpError) as error:
             raise CheckpointError(self._why_not_written(step, error)) from error
         finally:
@@ -177,13 +178,6 @@ def _paths_in(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / f"{step:08d}" for step in steps_in(folder)]
 
 
-def clear_strays(folder: pathlib.Path):
-    """Removes what killed processes left half-written below `folder`. To be called by the owner of the run alone."""
-    for pattern in (".*.partial", ".*.removed"):
-        for path in folder.rglob(pattern):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
-
-
 def _reason(error: Exception) -> str:
     """The first line of an error, without TensorFlow's names of graph nodes."""
     return re.sub(r"\{\{.*?\}\} |\[Op:\w+\]", "", str(error).splitlines()[0]).strip()
@@ -214,12 +208,3 @@ def _remove(path: pathlib.Path):
     shutil.rmtree(gone, ignore_errors=True)
     os.replace(path, gone)
     shutil.rmtree(gone, ignore_errors=True)
-
-
-def _flush(path: pathlib.Path):
-    """Has the system write a file or a folder's entries to the disk, so that a power cut does not lose them."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,18 +7,20 @@ import json
 import os
 import pathlib
 import platform
+import re
 import time
 
 from absl import logging
 
 from robgan_tf.bindings import bindings, config_differences
-from robgan_tf.run.checkpoints import clear_strays, newest_whole
+from robgan_tf.data.files import clear_unfinished, write_text
+from robgan_tf.run.checkpoints import newest_whole
 from robgan_tf.run.tensorboard import tidy_events
 from robgan_tf.run.workers import Workers
 
 _LOCK = ".lock"
-# What a process that was killed at its very start leaves.
-_BEFORE_CONFIG = {_LOCK, ".config.gin.partial"}
+# What a process that was killed at its very start leaves; the second config is of older versions.
+_BEFORE_CONFIG = re.compile(r"\.lock|\.\d+\.partial\.config\.gin|\.config\.gin\.partial")
 
 
 class RunDirectory:
@@ -126,7 +128,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock()
             self._check(operative_config, explicit)
-            clear_strays(self.path)
+            clear_unfinished(self.path)
             if not self.config.exists() or bindings(self.config.read_text()) != bindings(operative_config):
                 write_text(self.config, operative_config)
         except OSError as error:
@@ -140,7 +142,7 @@ class RunDirectory:
                     f"{self.path} was made by another configuration: {'; '.join(differences)}. "
                     f"Give a new --run_dir, or the configuration it was made with ({self.config})."
                 )
-        elif self.path.is_dir() and {path.name for path in self.path.iterdir()} - _BEFORE_CONFIG:
+        elif self.path.is_dir() and not all(_BEFORE_CONFIG.fullmatch(path.name) for path in self.path.iterdir()):
             raise ValueError(
                 f"--run_dir={self.path} is not empty and holds no run (no config.gin): give a new or empty folder."
             )
@@ -207,16 +209,3 @@ class RunDirectory:
     def last_checkpoint(self) -> pathlib.Path | None:
         """Returns the newest whole checkpoint of the stage that got furthest, or None."""
         return newest_whole(self.checkpoints("finetuning")) or newest_whole(self.checkpoints("cotraining"))
-
-
-def write_text(path: pathlib.Path, text: str):
-    """Writes a file aside and renames it: it is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-def write_json(path: pathlib.Path, content: dict):
-    """Writes `content` as JSON, see `write_text`."""
-    write_text(path, json.dumps(content, indent=2) + "\n")

@@ -11,13 +11,13 @@ import ast
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from robgan_tf.data.files import written_aside
 from robgan_tf.run.metrics import SHARE, Metric, declare, described, group_tag
 
 # Bytes around a record in a file: its length and two checksums.
@@ -68,14 +68,13 @@ def tidy_events(folder: pathlib.Path, last_step: int | None = None):
     first, *others = [file.path for file in files]
     # The first event of a file is its version, which the whole needs once.
     if any(file.kept > 1 for file in files):
-        partial, begun = first.with_name(f".{first.name}.partial"), False
-        with tf.io.TFRecordWriter(str(partial)) as writer:
+        begun = False
+        with written_aside(first) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
             for file in files:
                 for place, (event, record) in enumerate(_events(file.path)):
                     if (place or not begun) and (last_step is None or event.step <= last_step):
                         writer.write(record)
                         begun = True
-        os.replace(partial, first)
     else:
         first.unlink()
     for path in others:

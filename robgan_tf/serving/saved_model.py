@@ -26,6 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data import preprocessing
+from robgan_tf.data.files import flush
 from robgan_tf.serving import manifest, warm_up
 from robgan_tf.serving.classifier import ServedClassifier
 from robgan_tf.serving.loading import load_saved_model
@@ -129,6 +130,9 @@ def export_classifier(
         manifest.write(unfinished, _describe(image_shape, class_names, options, about or {}))
         versions = [int(name) for name in os.listdir(export_root) if name.isdecimal()]
         directory = os.path.join(export_root, str(1 + max(versions, default=0)))
+        for folder, _, names in os.walk(unfinished):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):
+                flush(path)
         os.rename(unfinished, directory)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +9,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.data.files import written_aside
 from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
 from robgan_tf.data.sources.sample_files import read_samples
 from robgan_tf.keras2 import keras
@@ -139,20 +139,14 @@ def write_samples(generator: keras.Model, path: str, count: int, seed: int):
         seed: seed of the noise. The first images of a larger count are those of a smaller one.
     """
     labels = np.arange(count, dtype=np.int32) % generator.num_classes
-    partial = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
-            with archive.open("labels.npy", "w") as file:
-                np.lib.format.write_array(file, labels, allow_pickle=False)
-            with archive.open("images.npy", "w", force_zip64=True) as file:
-                header = {"descr": "|u1", "fortran_order": False, "shape": (count, *generator.image_shape)}
-                np.lib.format.write_array_header_1_0(file, header)
-                for images in _chunks(generator, labels, seed):
-                    file.write(images.tobytes())
-        os.replace(partial, path)
-    finally:
-        if os.path.exists(partial):
-            os.unlink(partial)
+    with written_aside(path) as partial, zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
+        with archive.open("labels.npy", "w") as file:
+            np.lib.format.write_array(file, labels, allow_pickle=False)
+        with archive.open("images.npy", "w", force_zip64=True) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, *generator.image_shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for images in _chunks(generator, labels, seed):
+                file.write(images.tobytes())
 
 
 def _chunks(generator: keras.Model, labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:

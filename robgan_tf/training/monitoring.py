@@ -12,7 +12,8 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from robgan_tf.run.directory import RunDirectory, write_json
+from robgan_tf.data.files import write_json
+from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.machine import memory_in_use
 from robgan_tf.run.metrics import FILE, SHARE, Metric, declarations, declare, read_declarations
 from robgan_tf.run.progress import Progress

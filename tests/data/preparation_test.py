@@ -16,6 +16,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
+from robgan_tf.data.files import clear_unfinished
 from robgan_tf.data.preparation import classes, sources, writing
 from robgan_tf.data.preparation.report import compared_with_sngan, report
 from robgan_tf.data.sources import pillow_images
@@ -227,7 +228,7 @@ def test_only_what_is_missing_or_damaged_is_written_again(source, stopped, tmp_p
     missing.unlink()
     (stopped / f".progress/{unnoted.name}.json").unlink()
     write(stopped / f".progress/{torn.name}.json", b'{"shard": {"name":')
-    write(stopped / f".progress/{flipped.name}.partial", b"half")
+    write(stopped / f".progress/.7.partial.{flipped.name}", b"half")
     times = {path: path.stat().st_mtime_ns for path in whole}
     prepare(source, stopped, max_corrupt_share=1)
     assert "2 of 6 shards are there already" in capsys.readouterr().out
@@ -295,14 +296,20 @@ def test_a_second_process_is_refused_as_long_as_one_is_at_work(source, stopped):
     prepare(source, stopped, max_corrupt_share=1)
 
 
-def test_no_space_on_the_way_is_said_in_one_line_and_finished_shards_stay(source, stopped):
+def test_no_space_on_the_way_is_said_in_one_line_and_finished_shards_stay(source, stopped, monkeypatch):
     first, second, *_ = sorted(stopped.glob("*.tfrecord"))
     second.unlink()
-    # What is written next goes to a device that is always full.
-    (stopped / f".progress/{second.name}.partial").symlink_to("/dev/full")
-    with pytest.raises(ValueError, match=f"^no space is left for {stopped}; make room"):
-        prepare(source, stopped, max_corrupt_share=1)
-    assert first.exists() and not list(stopped.rglob("*.partial")) and not (stopped / "manifest.json").exists()
+
+    def then_fill_the_disk(folder):
+        clear_unfinished(folder)
+        # What is written next goes to a device that is always full.
+        (folder / f".{os.getpid()}.partial.{second.name}").symlink_to("/dev/full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing, "clear_unfinished", then_fill_the_disk)
+        with pytest.raises(ValueError, match=f"^no space is left for {stopped}; make room"):
+            prepare(source, stopped, max_corrupt_share=1)
+    assert first.exists() and not list(stopped.rglob("*.partial*")) and not (stopped / "manifest.json").exists()
     assert len(prepare(source, stopped, max_corrupt_share=1).splits) == 3
 
 
@@ -569,7 +576,7 @@ def test_ctrl_c_and_a_killed_worker_end_it_with_one_line_and_the_same_command_go
         assert process.returncode == 1 and "Traceback" not in errors, (message, errors)
         assert errors.splitlines()[-1].startswith(f"stopped: {message}")
         assert errors.endswith("; the same command goes on from there.\n")
-        assert not list(out.rglob("*.partial"))
+        assert not list(out.rglob("*.partial*"))
         until(lambda group=process.pid: not alive(group))
     assert run(*flags, f"--out={out}").returncode == 0
     assert contents(out) == expected

@@ -6,9 +6,10 @@ import subprocess
 import pytest
 import tensorflow as tf
 
+from robgan_tf.data.files import clear_unfinished
 from robgan_tf.keras2 import keras
 from robgan_tf.run import checkpoints as checkpoints_module
-from robgan_tf.run.checkpoints import CheckpointError, Checkpoints, clear_strays, steps_in
+from robgan_tf.run.checkpoints import CheckpointError, Checkpoints, steps_in
 from robgan_tf.run.directory import RunDirectory
 
 
@@ -156,9 +157,10 @@ def test_what_a_kill_left_is_no_checkpoint_and_goes(saved):
     for name in (".00000004.partial", ".00000002.removed"):
         (checkpoints.folder / name).mkdir()
         (checkpoints.folder / name / "values.index").write_text("half")
-    (checkpoints.folder / ".notes.json.partial").write_text("half")
+    for name in (".notes.json.partial", ".7.partial.report.html"):
+        (checkpoints.folder / name).write_text("half")
     assert checkpoints.steps == [1, 2, 3]
-    clear_strays(checkpoints.folder.parent)
+    clear_unfinished(checkpoints.folder.parent)
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["00000001", "00000002", "00000003"]
 
 

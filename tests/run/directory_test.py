@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.run.checkpoints import Checkpoints
-from robgan_tf.run.directory import RunDirectory, write_text
+from robgan_tf.run.directory import RunDirectory
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = """# Parameters for Foo:
@@ -67,12 +67,6 @@ def test_metrics_behind_the_checkpoint_are_forgotten_and_a_broken_line_too(tmp_p
     assert run.last_wall_seconds() == 30.0
 
 
-def test_write_text_replaces_whole_files_and_leaves_no_other(tmp_path):
-    write_text(tmp_path / "file", "old")
-    write_text(tmp_path / "file", "new")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "new")]
-
-
 def test_the_last_checkpoint_is_the_newest_whole_one_of_the_last_stage(tmp_path):
     run = RunDirectory(tmp_path)
     assert run.last_checkpoint() is None
@@ -111,9 +105,10 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not (tmp_path / "run" / ".lock").exists()
 
 
-def test_a_folder_that_a_kill_left_without_a_whole_configuration_is_taken(tmp_path):
+@pytest.mark.parametrize("left", [".123.partial.config.gin", ".config.gin.partial"])
+def test_a_folder_that_a_kill_left_without_a_whole_configuration_is_taken(tmp_path, left):
     (tmp_path / ".lock").write_text("process 1")
-    (tmp_path / ".config.gin.partial").write_text("half")
+    (tmp_path / left).write_text("half")
     run = RunDirectory(tmp_path)
     run.claim(CONFIG)
     run.release()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import shlex
 import sys
@@ -14,7 +13,7 @@ from reproduction.runs import read_json
 from reproduction.scales import Scale
 from reproduction.systems import Comparison
 from robgan_tf.bindings import bindings
-from robgan_tf.run.directory import write_json, write_text
+from robgan_tf.data.files import write_json, write_text, written_aside
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 
@@ -162,12 +161,10 @@ def plot(path: pathlib.Path, gathered: Gathered, comparison: Comparison) -> bool
     gathered.draw(figure)
     figure.suptitle(comparison.title, fontsize=10)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    for dpi in _DPI:
-        figure.savefig(partial, dpi=dpi, format="png")
-        if partial.stat().st_size <= _LARGEST_PLOT:
-            break
+    with written_aside(path) as partial:
+        for dpi in _DPI:
+            figure.savefig(partial, dpi=dpi, format="png")
+            if partial.stat().st_size <= _LARGEST_PLOT:
+                break
     pyplot.close(figure)
-    os.replace(partial, path)
     return True

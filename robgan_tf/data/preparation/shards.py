@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 import tqdm
 
 from robgan_tf.data.checksums import file_checksum
+from robgan_tf.data.files import write_text, written_aside
 from robgan_tf.data.names import shown, some
 from robgan_tf.data.preparation.sources import Image
 from robgan_tf.data.sources import dataset_manifest
@@ -126,13 +127,6 @@ def write_parts(
     return [finished[part.name] for part in parts]
 
 
-def write_json(path: pathlib.Path, content: dict) -> None:
-    """Writes aside and renames."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content))
-    os.replace(partial, path)
-
-
 def progress_bar(total: int, description: str, initial: int = 0) -> tqdm.tqdm:
     """Makes a bar with rate and time left, on the standard error; `initial` images were done before."""
     interval = 0.2 if sys.stderr.isatty() else 30  # for a log file a line every half minute is enough
@@ -152,35 +146,35 @@ def _write_part(out: pathlib.Path, part: Part, results: Iterator, bar: tqdm.tqdm
     def bytes_feature(value):
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
+    def int64_feature(value):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+
     records, corrupt, too_small = [], [], 0
-    partial = out / PROGRESS / f"{part.name}.partial"
     try:
-        with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
-            for image in part.images:
-                jpeg, sha256, reason = next(results)
-                bar.update()
-                if reason:
-                    corrupt.append(f"{shown(image.name)} ({reason})")
-                elif jpeg is None:
-                    too_small += 1
-                else:
-                    features = {
-                        dataset_manifest.ENCODED: bytes_feature(jpeg),
-                        dataset_manifest.LABEL: tf.train.Feature(int64_list=tf.train.Int64List(value=[image.label])),
-                        dataset_manifest.SOURCE_NAME: bytes_feature(os.fsencode(image.name)),
-                    }
-                    example = tf.train.Example(features=tf.train.Features(feature=features))
-                    writer.write(example.SerializeToString(deterministic=True))
-                    records.append((image.name, image.label, sha256))
-        shard = Shard(part.name, len(records), partial.stat().st_size, file_checksum(partial))
-        os.replace(partial, out / part.name)
+        with written_aside(out / part.name, folder=out / PROGRESS) as partial:
+            with tf.io.TFRecordWriter(os.fspath(partial)) as writer:
+                for image in part.images:
+                    jpeg, sha256, reason = next(results)
+                    bar.update()
+                    if reason:
+                        corrupt.append(f"{shown(image.name)} ({reason})")
+                    elif jpeg is None:
+                        too_small += 1
+                    else:
+                        features = {
+                            dataset_manifest.ENCODED: bytes_feature(jpeg),
+                            dataset_manifest.LABEL: int64_feature(image.label),
+                            dataset_manifest.SOURCE_NAME: bytes_feature(os.fsencode(image.name)),
+                        }
+                        example = tf.train.Example(features=tf.train.Features(feature=features))
+                        writer.write(example.SerializeToString(deterministic=True))
+                        records.append((image.name, image.label, sha256))
+            shard = Shard(part.name, len(records), partial.stat().st_size, file_checksum(partial))
     except tf.errors.OpError as error:
         full = isinstance(error, tf.errors.ResourceExhaustedError)
-        raise OSError(errno.ENOSPC if full else errno.EIO, error.message, str(partial)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OSError(errno.ENOSPC if full else errno.EIO, error.message, str(out / part.name)) from error
     finished = Finished(shard, too_small, corrupt, records)
-    write_json(_note(out, part), dataclasses.asdict(finished))
+    write_text(_note(out, part), json.dumps(dataclasses.asdict(finished)))
     return finished
 
 

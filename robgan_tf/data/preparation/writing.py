@@ -20,9 +20,10 @@ import shutil
 import numpy as np
 import PIL
 
+from robgan_tf.data.files import clear_unfinished, write_json, written_aside
 from robgan_tf.data.names import some
 from robgan_tf.data.preparation.classes import readable_names, select_classes
-from robgan_tf.data.preparation.shards import PROGRESS, Finished, Part, progress_bar, write_json, write_parts
+from robgan_tf.data.preparation.shards import PROGRESS, Finished, Part, progress_bar, write_parts
 from robgan_tf.data.preparation.sources import Source
 from robgan_tf.data.sources import dataset_manifest as _manifest
 from robgan_tf.data.sources import pillow_images
@@ -134,15 +135,16 @@ def prepare(
             filter=pillow_images.Filter[settings.filter.upper()],
         )
         try:
+            clear_unfinished(progress)
             write_json(begun, recipe)
             finished = write_parts(out, parts, encode, processes or os.cpu_count(), max_corrupt_share)
             manifest = _manifest_of(parts, finished, recipe)
-            (progress / _manifest.FILE_NAME).write_text(manifest.to_json())
+            with written_aside(out / _manifest.FILE_NAME, folder=progress) as partial:
+                partial.write_text(manifest.to_json(), encoding="utf-8")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise ValueError(f"no space is left for {out}; make room, and the same command goes on") from error
-        os.replace(progress / _manifest.FILE_NAME, out / _manifest.FILE_NAME)
         shutil.rmtree(progress)
     return manifest
 
