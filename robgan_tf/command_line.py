@@ -89,8 +89,22 @@ def fail(*messages: str) -> NoReturn:
 
 def one_line(error: BaseException) -> str:
     """Returns the message of an error on one line, without gin's trail of calls."""
+    if isinstance(error, RecursionError):
+        return "in the configuration a part refers to itself, or two to each other: look at its references, @Name()"
     text = re.sub(r"\n?\s*In call to configurable '([^']*)' \(.*?\)( in scope '[^']*')?(?=\n|$)", "", str(error))
+    missing = re.match(r"Required bindings for `(.+?)` not provided in config: \[(.*?)\]", text)
+    if missing:
+        names = ", ".join(f"{missing[1]}.{name}" for name in re.findall(r"'(\w+)'", missing[2]))
+        return f"{names} must be set: bind what is missing, or include a file that does, such as gin/digits.gin"
     return re.sub(r"\s+", " ", text).strip() or type(error).__name__
+
+
+def end_printed():
+    """Ends the program with status 1 where something that it printed was lost, on a full disk for example."""
+    lost = streams.lost()
+    if lost:
+        print(f"error: all is done, but {lost}", file=sys.stderr)
+        sys.exit(1)
 
 
 def or_fail(function: Callable):
@@ -194,6 +208,7 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
         program = argv[0] if argv[0].startswith("robgan ") else f"python -m robgan_tf.{pathlib.Path(argv[0]).stem}"
         if any(argument in ("--help", "-help", "-h", "--helpshort", "--helpfull") for argument in argv[1:]):
             print(help_text(function, define_flags, program))
+            end_printed()
             sys.exit(0)
         if "--version" in argv[1:]:
             print(f"robgan_tf {__version__}")
@@ -219,5 +234,6 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
             if error.name not in ("tensorflow", "tf_keras"):
                 raise
             fail(one_line(error))  # says what to install
+        end_printed()
 
     app.run(call, flags_parser=parse)

@@ -50,6 +50,7 @@ def read(files: Sequence[str], params: Sequence[str]):
         raise ConfigurationTextError(_explained(error, texts, params)) from error
     finally:
         logging.disable(logging.NOTSET)
+    _check_macros(texts, params)
 
 
 def check_text(files: Sequence[str]) -> dict[str, list[str]]:
@@ -62,6 +63,25 @@ def check_text(files: Sequence[str]) -> dict[str, list[str]]:
     for file in files:
         _look_through(file, ["", *_folders(files)], texts, ())
     return texts
+
+
+def _check_macros(texts: dict[str, list[str]], params: Sequence[str]):
+    """Raises where a macro is set to itself, by way of others or not: gin would follow it for ever."""
+    lines = [line for lines in (*texts.values(), params) for line in lines]
+    names = {match[1] for line in lines if (match := re.match(r"\s*(\w+)\s*=", line))}
+    # The value that won, in which a macro stands as %name.
+    behind = {name: re.findall(r"%(\w+)", repr(gin.query_parameter(f"%{name}"))) for name in sorted(names)}
+
+    def follow(name, way):
+        if name in way:
+            circle = " = ".join(f"%{one}" for one in (*way[way.index(name) :], name))
+            where = _find_line(f"%{name}", texts, params)
+            raise ConfigurationTextError(f"{where}macros are set in a circle, {circle}: give one of them a value")
+        for other in behind.get(name, ()):
+            follow(other, (*way, name))
+
+    for name in behind:
+        follow(name, ())
 
 
 def _folders(files: Sequence[str]) -> list[str]:
@@ -79,9 +99,12 @@ def _look_through(file: str, folders: Sequence[str], texts: dict, including: tup
         raise ConfigurationTextError(f"{file} begins with a byte order mark: save it as UTF-8 without one (no BOM).")
     try:
         lines = data.decode("utf-8").splitlines()
+        broken = data.find(b"\0")  # as all of UTF-16 has them
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ConfigurationTextError(f"{file}, line {line}: this is not UTF-8 text; save the file as UTF-8.") from error
+        broken = error.start
+    if broken >= 0:
+        line = data[:broken].count(b"\n") + 1
+        raise ConfigurationTextError(f"{file}, line {line}: this is not UTF-8 text; save the file as UTF-8.")
     texts[file] = lines
     for number, line in enumerate(lines, 1):
         match = _INCLUDE.match(line)
@@ -104,10 +127,10 @@ def _explained(error: Exception, texts: dict[str, list[str]], params: Sequence[s
         place = re.search(r"\(([^()]*), line (\d+)\)", text)
         file = getattr(error, "filename", None) or (place and place[1])
         number = getattr(error, "lineno", None) or (place and int(place[2])) or 1
+        if file and file not in texts:  # a module that a configuration imports
+            return f"{_importing(file, texts)}{file}, line {number}: {getattr(error, 'msg', text)}"
         lines = texts.get(file, list(params))
-        number = min(number, len(lines))
-        if number > 1 and _is_open(lines[number - 2]):  # gin names the line where it gave up
-            number -= 1
+        number = _beginning(lines, min(number, len(lines)))
         line = lines[number - 1].strip() if lines else ""
         return f"{_place(file if file in texts else None, number)}{line}: {_what_is_wrong_with(line)}"
     if "EOF in multi-line statement" in text:
@@ -127,7 +150,7 @@ def _explained(error: Exception, texts: dict[str, list[str]], params: Sequence[s
     unknown = re.search(r"No configurable matching (?:reference )?'@?([\w./]+?)(?:\(\))?'", message)
     if unknown:
         name = unknown[1].rpartition("/")[2]
-        return f"{where}nothing is named {name}{_meant(name, _known_names())}; {_OWN_PART}"
+        return f"{where}nothing is named {name}{_meant(name, _known_names())} ({_OWN_PART})"
     parameter = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", message)
     if parameter:
         arguments = _arguments(parameter[1])
@@ -141,7 +164,27 @@ def _explained(error: Exception, texts: dict[str, list[str]], params: Sequence[s
             f"{where}there is no module {module[1]}: put {module[1].partition('.')[0]}.py into the folder that you "
             "start from, or name its folder in PYTHONPATH."
         )
+    line = texts[place[1]][int(place[2]) - 1].strip() if place and place[1] in texts else ""
+    if line.startswith(("import ", "from ")):
+        return f"{where}{line} fails: {type(error).__name__}: {message[:500]}"
     return f"{where}{message[:500]}"
+
+
+def _importing(module: str, texts: dict[str, list[str]]) -> str:
+    """Returns the place of the line that imports the module of a file."""
+    for file, lines in texts.items():
+        for number, line in enumerate(lines, 1):
+            if re.match(rf"(import|from)\s.*\b{re.escape(pathlib.Path(module).stem)}\b", line):
+                return f"{_place(file, number)}{line.strip()} fails: "
+    return ""
+
+
+def _beginning(lines: Sequence[str], number: int) -> int:
+    """Returns the line with the bracket that is still open where gin gave up, at the line `number`; else that line."""
+    for start in range(number - 1, 0, -1):
+        if re.match(r"\s*[\w./]+\s*=", lines[start - 1]):
+            return start if _is_open("\n".join(lines[start - 1 : number - 1])) else number
+    return number
 
 
 def _place(file: str | None, number: int) -> str:
@@ -164,13 +207,26 @@ def _what_is_wrong_with(line: str) -> str:
         return "a binding is written Name.argument = value"
     if not value:
         return "the value is missing"
-    quotient = re.fullmatch(r"([\d.]+)\s*/\s*([\d.]+)", value)
+    odd = next((sign for sign in line.partition("#")[0] if sign.isspace() and sign not in " \t"), None)
+    if odd:
+        return f"this has a space of another kind (U+{ord(odd):04X}); write a plain one"
+    if any(sign in value for sign in "“”„‟‘’‚«»`´"):
+        return "quotation marks are the plain ones, \" or '"
+    if value.startswith("="):
+        return f"a binding has one =; write {name} = {value[1:].strip()}"
+    if value.endswith((";", ",")):
+        return f"write {name} = {value[:-1].strip()}, without {value[-1]} at the end"
+    if re.search(r"\s[\w./]+\.\w+\s*=", value):
+        return "each binding has a line, or a --gin_param, of its own"
+    quotient = re.fullmatch(r"(-?[\d.]+)\s*/\s*([\d.]+)", value)
     if quotient and float(quotient[2]):
         return f"gin does not calculate; write {name} = {float(quotient[1]) / float(quotient[2]):.6g}"
     if re.fullmatch(r"-?\d+,\d+", value):
         return f"a decimal has a point; write {name} = {value.replace(',', '.')} (a list stands in brackets)"
     if value.lower() in _WORDS:
         return f"write {name} = {_WORDS[value.lower()]}"
+    if re.fullmatch(r"[-+*/().\s\deE]*\d[-+*/().\s\deE]*", value) and re.search(r"\d\s*[-+*/]", value):
+        return "gin does not calculate; write the number itself"
     if re.fullmatch(r"[A-Za-z_][\w./-]*", value):
         return f'text stands in quotes: {name} = "{value}"; a part of the configuration has an @: {name} = @{value}'
     if value.count('"') % 2 or value.count("'") % 2:
@@ -185,7 +241,7 @@ def _what_is_wrong_with(line: str) -> str:
 
 
 def _is_open(line: str) -> bool:
-    text = line.partition("#")[0]
+    text = re.sub("#.*", "", line)
     return any(text.count(one) > text.count(other) for one, other in ("()", "[]", "{}"))
 
 

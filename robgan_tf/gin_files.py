@@ -26,6 +26,9 @@ def find(name: str) -> str:
     for root in ROOTS:
         if (root / name).is_file():
             return str(root / name)
+    if pathlib.Path(name).exists():
+        what = "a folder" if pathlib.Path(name).is_dir() else "no file of text"
+        raise ValueError(f"--gin_file={name} is {what}: give a file such as gin/digits.gin")
     names = [path for path, _ in listing()]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     same = [path for path in names if pathlib.Path(path).name == pathlib.Path(name).name]

@@ -8,21 +8,35 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import sys
 
 # TensorFlow takes these for a pattern where it reads checkpoints and SavedModels, so what was written under such a name
 # is not found again.
 _PATTERN = re.compile(r"[*?\[\]\\]")
-_LONGEST_NAME = 255  # bytes, on every usual file system
+# Bytes, on every usual file system and in Linux; what a run makes in its folder needs some of the latter.
+_LONGEST_NAME = 255
+_LONGEST_PATH = 4096 - 256
 
 
 def user_path(text: str, name: str) -> str:
     """Returns a path where TensorFlow reads or writes, as `local_path` does.
 
     Raises:
-        ValueError: as `local_path`, and for a name that TensorFlow takes for a pattern.
+        ValueError: as `local_path`, for a name that TensorFlow takes for a pattern, and for one that is not UTF-8.
     """
     path = local_path(text, name)
-    found = _PATTERN.search(os.fspath(text))
+    text = os.fspath(text)
+    if not path.isascii():
+        try:
+            os.fsencode(path).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}={text!r} is not text in UTF-8, which TensorFlow needs: rename it.") from error
+        if sys.getfilesystemencoding() != "utf-8":
+            raise ValueError(
+                f"{name}={ascii(text)}: in this locale only plain letters may be in a path; set LC_ALL=C.UTF-8, or "
+                "PYTHONUTF8=1."
+            )
+    found = _PATTERN.search(text)
     if found:
         raise ValueError(
             f"{name}={text}: TensorFlow takes {found[0]} for a pattern and would not find what it wrote; choose a path "
@@ -59,6 +73,9 @@ def local_path(text: str, name: str) -> str:
             f"{name}: a name in a path has at most {_LONGEST_NAME} bytes; {long[0][:20]}... has "
             f"{len(os.fsencode(long[0]))}."
         )
+    size = len(os.fsencode(os.path.abspath(text)))
+    if size > _LONGEST_PATH:
+        raise ValueError(f"{name}: a path has at most {_LONGEST_PATH} bytes; {text[:20]}... has {size} from the root.")
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise ValueError(f"{name}={text}: there is no user {path.split(os.sep)[0][1:]!r} on this machine.")
@@ -76,7 +93,8 @@ def folder_to_write(text: str, name: str) -> str:
     while not os.path.lexists(here):
         here = here.parent
     if not here.is_dir():
-        raise ValueError(f"{name}={text}: {here} is a file, no folder; choose another path.")
+        what = "is a file, no folder" if here.exists() else "is a link that leads nowhere"
+        raise ValueError(f"{name}={text}: {here} {what}; choose another path.")
     if not os.access(here, os.W_OK | os.X_OK):
         raise ValueError(f"{name}={text}: {here} can't be written; choose another path, or change its permissions.")
     return path

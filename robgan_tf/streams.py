@@ -1,31 +1,41 @@
-"""Standard output and error that nothing breaks: no closed file, no reader that leaves, no letter that is missing."""
+"""Standard output and error that nothing breaks: closed files, readers that leave, full disks, missing letters."""
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
+_READER_IS_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal
+
 
 class _Lasting:
-    """A stream that goes on, into nothing, once nobody reads it: a run must not end for a `| head`."""
+    """A stream that goes on, into nothing, once it can't be written: a run must not end for a `| head`.
+
+    Attributes:
+        error: why it can't, where text was lost that somebody may still want; else None.
+    """
 
     def __init__(self, stream):
         self._stream = stream
+        self.error = None
 
     def write(self, text):
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._go_on_into_nothing()
+        except OSError as error:
+            self._go_on_into_nothing(error)
             return len(text)
 
     def flush(self):
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._go_on_into_nothing()
+        except OSError as error:
+            self._go_on_into_nothing(error)
 
-    def _go_on_into_nothing(self):
+    def _go_on_into_nothing(self, error):
+        if error.errno not in _READER_IS_GONE:
+            self.error = error
         os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
     def __getattr__(self, name):
@@ -47,3 +57,14 @@ def make_lasting():
             stream = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
         stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, _Lasting(stream))
+
+
+def lost() -> str | None:
+    """Returns why something that was printed since `make_lasting` was not written, or None. Flushes both streams."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, _Lasting):
+            stream.flush()
+            if stream.error is not None:
+                return f"{name} could not be written ({stream.error.strerror})"
+    return None

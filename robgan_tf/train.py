@@ -24,7 +24,7 @@ def train():
     """Trains what the flags say."""
     if not FLAGS.gin_file:
         command_line.fail("--gin_file is missing, e.g. --gin_file=gin/digits.gin")
-    profile_steps = _profile_steps()
+    profile_steps, run_dir = _profile_steps(), _run_dir()
     if FLAGS.dry_run and os.environ.pop("TF_CONFIG", None):
         print("The dry run is of one machine alone; TF_CONFIG is ignored.")
     from robgan_tf.run.signals import StopSignals
@@ -33,7 +33,7 @@ def train():
     from robgan_tf.run import workers
 
     with workers.rejoining([sys.executable, "-m", "robgan_tf.train", *sys.argv[1:]]):
-        _train(signals, profile_steps)
+        _train(run_dir, signals, profile_steps)
 
 
 def _profile_steps() -> tuple[int, int] | None:
@@ -48,7 +48,14 @@ def _profile_steps() -> tuple[int, int] | None:
     return tuple(numbers)
 
 
-def _train(signals, profile_steps):
+def _run_dir() -> str:
+    """The folder that --run_dir names, else one that is named for the configurations."""
+    names = [os.path.splitext(os.path.basename(file))[0] for file in FLAGS.gin_file]
+    default = os.path.join("runs", "_".join(names))
+    return FLAGS.run_dir or command_line.or_fail(lambda: paths.folder_to_write(default, "--run_dir"))
+
+
+def _train(run_dir, signals, profile_steps):
     from robgan_tf.bindings import explicit_bindings, operative_config
     from robgan_tf.experiment.describe import summary
     from robgan_tf.experiment.disk import check_disk
@@ -69,8 +76,6 @@ def _train(signals, profile_steps):
             f"--stages={','.join(stages)}: this configuration has no {', '.join(unknown)}; it has "
             f"{','.join(experiment.stages)}"
         )
-    names = [os.path.splitext(os.path.basename(file))[0] for file in FLAGS.gin_file]
-    run_dir = FLAGS.run_dir or os.path.join("runs", "_".join(names))
     if experiment.workers.is_chief:
         command_line.or_fail(lambda: check_disk(experiment, run_dir))
     if FLAGS.dry_run:

@@ -2,9 +2,10 @@
 
 import pathlib
 
+import gin
 import pytest
 
-from robgan_tf import configuration
+from robgan_tf import command_line, configuration
 from robgan_tf.experiment import build  # noqa: F401 - makes everything known to gin
 
 DIGITS = 'include "gin/digits.gin"\n'
@@ -36,6 +37,22 @@ CASES = {
         "line 1: include 'gin/digit.gin': there is no such file; did you mean gin/digits",
     ),
     "module": ("import my_defence", r"line 1: there is no module my_defence: put my_defence.py into the folder"),
+    "blank line in a bracket": (
+        "Experiment.augment = (\n\nExperiment.seed = 1",
+        r"line 1: Experiment.augment = \(: a bracket is not closed",
+    ),
+    "negative quotient": ("LInf.epsilon = -1/4", r"gin does not calculate; write LInf.epsilon = -0\.25"),
+    "power": ("LInf.epsilon = 2**-4", "gin does not calculate; write the number itself"),
+    "product": ("Upkeep.log_every = 2 * 50", "gin does not calculate; write the number itself"),
+    "two equals": ("LInf.epsilon == 0.1", r"a binding has one =; write LInf.epsilon = 0\.1"),
+    "semicolon": ("LInf.epsilon = 0.1;", r"write LInf.epsilon = 0\.1, without ; at the end"),
+    "typographic": ("tfds_images.name = \u201ccifar10\u201d", "line 1: .* quotation marks are the plain ones"),
+    "odd space": ("LInf.epsilon\u00a0= 0.1", r"this has a space of another kind \(U\+00A0\); write a plain one"),
+    "two bindings": ("LInf.epsilon = 0.1 Experiment.seed = 1", "each binding has a line, or a --gin_param, of its own"),
+    "macros in a circle": (
+        "one = %two\ntwo = %one\nLInf.epsilon = %one",
+        r"line 3: macros are set in a circle, %one = %two = %one: give one of them a value",
+    ),
     "cycle": ('include "wrong.gin"', r"wrong.gin includes .*wrong.gin: take one of these includes out"),
 }
 
@@ -63,6 +80,52 @@ def test_text_that_is_not_utf_8_is_named_with_its_line(tmp_path):
     path.write_bytes(b"Experiment.seed = 1\n# caf\xe9\n")
     with pytest.raises(configuration.ConfigurationTextError, match="latin.gin, line 2: this is not UTF-8 text"):
         configuration.read([str(path)], [])
+
+
+def test_utf_16_without_a_mark_is_not_utf_8(tmp_path):
+    path = tmp_path / "wide.gin"
+    path.write_bytes("Experiment.seed = 1\n".encode("utf-16-le"))
+    with pytest.raises(configuration.ConfigurationTextError, match="wide.gin, line 1: this is not UTF-8 text"):
+        configuration.read([str(path)], [])
+
+
+@pytest.mark.parametrize(
+    "code, message",
+    [
+        ("x = = 1\n", "line 1: import broken_part fails: .*broken_part.py, line 1: invalid syntax"),
+        ("raise KeyError('boom')\n", "line 1: import broken_part fails: KeyError: 'boom'"),
+        ("1 / 0\n", "line 1: import broken_part fails: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_module_that_can_not_be_imported_is_named_with_its_error(tmp_path, monkeypatch, code, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_part.py").write_text(code)
+    (tmp_path / "wrong.gin").write_text("import broken_part\n")
+    with pytest.raises(configuration.ConfigurationTextError, match=message) as caught:
+        configuration.read(["wrong.gin"], [])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_macro_that_a_later_file_or_binding_sets_is_in_no_circle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("base.gin").write_text("one = %two\ntwo = %one\nLInf.epsilon = %one\n")
+    configuration.read(["base.gin"], ["two = 0.25"])
+    assert gin.query_parameter("%two") == 0.25
+
+
+def test_what_refers_to_itself_or_is_not_set_is_said_in_words(tmp_path, capsys):
+    for text, message in {
+        DIGITS + "Experiment.data = @Experiment()\n": "error: in the configuration a part refers to itself",
+        "Experiment.seed = 1\n": (
+            "error: Experiment.data, Experiment.discriminator, Experiment.evaluation must be set"
+        ),
+    }.items():
+        gin.clear_config()
+        (tmp_path / "wrong.gin").write_text(text)
+        with pytest.raises(SystemExit):
+            command_line.build_experiment([str(tmp_path / "wrong.gin")], [])
+        assert capsys.readouterr().err.startswith(message)
 
 
 def test_a_binding_on_the_command_line_is_named_as_such(tmp_path):

@@ -29,7 +29,7 @@ ALLOWED = {
     "training": f"run data {LOWEST}",
     "robustness": f"pages run data {LOWEST}",
     "generation": f"serving run data {LOWEST}",
-    "serving": "data keras2 bindings values",
+    "serving": "data keras2 bindings values paths",
     "pages": "run data bindings",
     "players": "run data layers losses keras2 time_left bindings values",
     "run": "data keras2 time_left bindings values",

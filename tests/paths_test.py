@@ -1,12 +1,15 @@
 """Paths that a user gives: expanded, or refused in a line before anything is written."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from robgan_tf import paths
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def test_the_home_folder_is_expanded(monkeypatch, tmp_path):
@@ -29,6 +32,8 @@ def test_the_home_folder_is_expanded(monkeypatch, tmp_path):
         ("x" * 300, "at most 255 bytes; x+... has 300"),
         ("\u00e9" * 200, "at most 255 bytes; .* has 400"),
         ("a\0b", "no NUL character"),
+        ("aaaaaaa/" * 500, "a path has at most 3840 bytes; aaaaaaa/aaaaaaa/aaaa... has 4"),
+        (os.fsdecode(b"runs/\xff"), "is not text in UTF-8, which TensorFlow needs: rename it"),
         (5, "--run_dir is a path in quotes.*got 5"),
     ],
 )
@@ -64,6 +69,68 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path):
         paths.folder_to_write(str(tmp_path / "x"), "--run_dir")
 
 
+@pytest.mark.parametrize("path", ["loop/x", "dangling/x", "dangling"])
+def test_a_link_that_leads_nowhere_is_named(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=f"{path.partition('/')[0]} is a link that leads nowhere; choose another path"):
+        paths.folder_to_write(path, "--run_dir")
+
+
+@pytest.mark.parametrize("path", ["./x", "a b/c", "Übung/✓", "lr=0.1,bs=8", "a{b}", "100%", "$x"])
+def test_odd_names_that_do_no_harm_stay(path):
+    assert paths.folder_to_write(path, "--run_dir") == path
+
+
+def test_other_letters_need_a_locale_that_has_them():
+    code = "import os; from robgan_tf import paths; paths.user_path(os.fsdecode('\\u00dcbung'.encode()), '--run_dir')"
+    variables = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)}
+    failed = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert failed.stderr.rstrip().endswith(
+        "in this locale only plain letters may be in a path; set LC_ALL=C.UTF-8, or PYTHONUTF8=1."
+    )
+
+
+@pytest.mark.parametrize(
+    "command, flag",
+    [
+        ("train", "--run_dir=runs/lr[0.1]"),
+        ("train", "--gin_file=lr[1].gin"),  # for which the folder is named
+        ("train", "--gin_file=."),
+        ("evaluate", "--run_dir=runs/lr[0.1]"),
+        ("evaluate", "--saved_model=s3://bucket/x"),
+        ("evaluate", "--out=file/x.json"),
+        ("evaluate_generator", "--run_dir=a\\b"),
+        ("evaluate_generator", "--samples=gs://bucket/x.npz"),
+        ("evaluate_generator", "--extractor=exports/*"),
+        ("export", "--run_dir=file"),
+        ("report", "--run_dir=runs/lr[0.1]"),
+        ("sample", "--run_dir=runs/lr[0.1]"),
+        ("sample", "--out=file/x.png"),
+        ("prepare", "--source=gs://bucket/images"),
+        ("prepare", "--out=file"),
+    ],
+)
+def test_every_command_refuses_them_in_one_line_before_tensorflow_is_imported(command, flag, tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise RuntimeError('TensorFlow was imported')")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "lr[1].gin").write_text('include "gin/digits.gin"\n')
+    before = sorted(os.listdir(tmp_path))
+    answer = subprocess.run(
+        [sys.executable, "-m", "robgan_tf", command, flag],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 2 and answer.stdout == "", answer.stderr
+    (line,) = answer.stderr.splitlines()
+    name = "--run_dir" if "lr[1]" in flag else flag.partition("=")[0]
+    assert line.startswith(f"error: {name}"), line
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 # ---- standard output and error
 
 
@@ -86,3 +153,28 @@ def test_output_that_nobody_reads_is_closed_or_lacks_letters_ends_nothing_with_a
         text=True,
     )
     assert lost.returncode == 2 and "caf\\xe9.gin" in lost.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_a_full_disk_under_the_output_is_said_and_the_status_tells(tmp_path):
+    answer = in_a_shell("train --help >/dev/full; echo $?", tmp_path)
+    assert answer.stdout == "1\n"
+    assert answer.stderr == "error: all is done, but stdout could not be written (No space left on device)\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_what_is_not_written_ends_nothing(tmp_path):
+    code = """
+from robgan_tf import streams
+streams.make_lasting()
+for index in range(10_000):
+    print(index, flush=True)
+open("done", "w").close()
+"""
+    (tmp_path / "code.py").write_text(code)
+    for end in (">/dev/full", ">&-", "| head -1 >/dev/null"):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = ["bash", "-c", f"{sys.executable} code.py {end}"]
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert answer.stderr == "" and (tmp_path / "done").exists(), end
+        (tmp_path / "done").unlink()

@@ -27,6 +27,7 @@ from robgan_tf.generation.reference import fingerprint, reference_statistics
 from robgan_tf.generation.scores import scores
 from robgan_tf.generation.similarity import scales, within_class_similarity
 from robgan_tf.generation.statistics import FeatureStatistics, gather
+from robgan_tf.paths import user_path
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving.saved_model import export_classifier
@@ -118,7 +119,7 @@ class GenerationEvaluation:
         self.accuracy_training = None if accuracy_training is None else accuracy_training()
         self.similarity_images = similarity_images
         self.few_samples = few_samples
-        self.cache = cache
+        self.cache = cache and user_path(cache, "GenerationEvaluation.cache")
 
     def __call__(
         self,

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import ImageData, first_line
 from robgan_tf.data.preprocessing import to_pixel_range
+from robgan_tf.paths import user_path
 from robgan_tf.players.attacker import inputs
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.serving.loading import load_saved_model
@@ -127,6 +128,7 @@ def inception(directory: str | None = None) -> Extractor:
         ValueError: for a folder that holds no such model.
     """
     directory = directory or os.environ.get(INCEPTION_VARIABLE) or None
+    directory = directory and user_path(directory, "inception.directory")
     name = f"Inception in {directory}"
     if directory is None:
         directory, name = _from_hub(), f"Inception, {INCEPTION}"
@@ -169,6 +171,7 @@ def classifier_extractor(directory: str = gin.REQUIRED) -> Extractor:
     Raises:
         ValueError: for a folder without an export, or an export without the function `features`.
     """
+    directory = user_path(directory, "classifier_extractor.directory")
     versions = [path for path in pathlib.Path(directory, "export").glob("[0-9]*") if path.name.isdecimal()]
     if versions:
         directory = str(max(versions, key=lambda path: int(path.name)))

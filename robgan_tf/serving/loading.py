@@ -8,6 +8,8 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
+from robgan_tf.paths import user_path
+
 
 class LoadedLogits:
     """A loaded classifier: images float32 [B, H, W, C] in [-1, 1] -> class logits [B, K], float32, with gradients.
@@ -42,6 +44,7 @@ def load_logits(directory: str = gin.REQUIRED) -> LoadedLogits:
     Raises:
         ValueError: the folder holds no SavedModel, or one without such a function or signature.
     """
+    directory = user_path(directory, "load_logits.directory")
     loaded = load_saved_model(directory)
     if callable(getattr(loaded, "logits", None)):
         return LoadedLogits(loaded, loaded.logits, tf.float32, directory)

@@ -13,6 +13,7 @@ from robgan_tf.data.files import written_aside
 from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
 from robgan_tf.data.sources.sample_files import read_samples
 from robgan_tf.keras2 import keras
+from robgan_tf.paths import local_path
 from robgan_tf.players.sampling import draw_noise, generate
 from robgan_tf.training.randomness import generator_inputs, shares_of_replicas
 
@@ -123,7 +124,7 @@ def this_generator(generator: keras.Model | None, num_classes: int) -> FromGener
 def sample_file(generator: keras.Model | None, num_classes: int, path: str = gin.REQUIRED) -> FromFile:
     """The source for `Experiment.generated` that draws from a sample set on disk, see `FromFile`."""
     del generator
-    return FromFile(path, num_classes)
+    return FromFile(local_path(path, "sample_file.path"), num_classes)
 
 
 def write_samples(generator: keras.Model, path: str, count: int, seed: int):
