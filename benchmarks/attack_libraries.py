@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
+from robgan_tf.keras2 import keras
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf
@@ -87,7 +88,7 @@ def art_pgd(setting: Setting) -> Callable[[Examples], np.ndarray]:
         model=lambda images, training=False: setting.logits(images),
         nb_classes=setting.num_classes,
         input_shape=setting.logits.input_signature[0].shape[1:],
-        loss_object=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss_object=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         clip_values=PIXEL_RANGE,
     )
     attack = ProjectedGradientDescent(

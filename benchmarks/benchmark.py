@@ -35,8 +35,8 @@ from measures.training import (
     measure_watching,
 )
 
+from robgan_tf.data.files import write_json
 from robgan_tf.run import devices
-from robgan_tf.run.directory import write_json
 from robgan_tf.run.machine import cores
 from robgan_tf.run.provenance import git_commit
 

@@ -25,11 +25,11 @@ import tensorflow as tf
 from attack_libraries import Setting, art_pgd, autoattack, foolbox_pgd, our_pgd, our_worst_case, pixels, right
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.data.files import write_json
 from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.apgd import AutoPGD
 from robgan_tf.players.attacker.losses import dlr_loss
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf, epsilon_255
-from robgan_tf.run.directory import write_json
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving.loading import load_logits
 

@@ -200,7 +200,7 @@ def main(argv):
         "differences": found,
     }
     if FLAGS.out:
-        from robgan_tf.run.directory import write_json
+        from robgan_tf.data.files import write_json
         from robgan_tf.run.machine import machine
         from robgan_tf.run.provenance import provenance
 

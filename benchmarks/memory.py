@@ -21,13 +21,13 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 import gin
 import tensorflow as tf
 
+from robgan_tf.data.files import write_json
 from robgan_tf.experiment import build as _experiment  # noqa: F401  (makes everything known to gin)
 from robgan_tf.experiment import needs as plan
 from robgan_tf.players.classifiers.class_branch import ClassBranch
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.players.generator import Generator
 from robgan_tf.run import devices
-from robgan_tf.run.directory import write_json
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 from robgan_tf.training.cotraining import CoTraining

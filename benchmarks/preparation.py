@@ -20,10 +20,10 @@ import PIL.Image
 from absl import flags
 
 from robgan_tf import command_line
+from robgan_tf.data.files import write_json
 from robgan_tf.data.preparation import writing
 from robgan_tf.data.preparation.sources import Folder
 from robgan_tf.data.sources import pillow_images
-from robgan_tf.run.directory import write_json
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 

@@ -23,10 +23,10 @@ import tensorflow as tf
 from robgan_tf.data import preprocessing
 from robgan_tf.data.batches import training_batches
 from robgan_tf.data.checksums import file_checksum
+from robgan_tf.data.files import write_json
 from robgan_tf.data.sources import dataset_manifest
 from robgan_tf.data.sources.record_stream import Records
 from robgan_tf.data.sources.records import tfrecord_images
-from robgan_tf.run.directory import write_json
 from robgan_tf.run.machine import cores, machine
 from robgan_tf.run.provenance import provenance
 

@@ -19,7 +19,7 @@ from absl import app, flags
 
 from robgan_tf import command_line  # noqa: F401, isort: skip  (before TensorFlow, whose log it quiets)
 
-from robgan_tf.run.directory import write_json
+from robgan_tf.data.files import write_json
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 

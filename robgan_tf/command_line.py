@@ -7,6 +7,7 @@ while running, with the last good checkpoint.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import pathlib
 import re
@@ -119,6 +120,13 @@ def or_fail(function: Callable):
         logging.debug("%s", traceback.format_exc())
         # A part that several others refer to fails for each of them: the same words, once.
         fail(*dict.fromkeys(map(one_line, getattr(error, "problems", [error]))))
+
+
+def import_tensorflow():
+    """Imports TensorFlow without its lines about what it was compiled for and missing CUDA libraries."""
+    if "tensorflow" not in sys.modules:
+        with streams.native_lines_held():
+            importlib.import_module("tensorflow")
 
 
 def build_experiment(files, params):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import io
 import logging
 import pathlib
 import re
+import tokenize
 from collections.abc import Sequence
 
 import gin
@@ -123,19 +125,18 @@ def _look_through(file: str, folders: Sequence[str], texts: dict, including: tup
 def _explained(error: Exception, texts: dict[str, list[str]], params: Sequence[str]) -> str:
     """Returns what an error of gin means, in one line that begins with the place."""
     text = str(error)
-    if isinstance(error, SyntaxError) or "Failed to parse token" in text:
+    if isinstance(error, (SyntaxError, tokenize.TokenError)) or "Failed to parse token" in text:
         place = re.search(r"\(([^()]*), line (\d+)\)", text)
         file = getattr(error, "filename", None) or (place and place[1])
         number = getattr(error, "lineno", None) or (place and int(place[2])) or 1
+        if isinstance(error, tokenize.TokenError):  # it does not say in which file
+            file, number = _find_broken(texts), error.args[1][0]
         if file and file not in texts:  # a module that a configuration imports
             return f"{_importing(file, texts)}{file}, line {number}: {getattr(error, 'msg', text)}"
         lines = texts.get(file, list(params))
         number = _beginning(lines, min(number, len(lines)))
         line = lines[number - 1].strip() if lines else ""
         return f"{_place(file if file in texts else None, number)}{line}: {_what_is_wrong_with(line)}"
-    if "EOF in multi-line statement" in text:
-        places = [_place(file, n) for file, lines in texts.items() for n, line in enumerate(lines, 1) if _is_open(line)]
-        return f"{places[-1] if places and not any(map(_is_open, params)) else _place(None, 0)}a bracket is not closed"
     macro = re.search(r"No bindings specified for '(?:.*/)?([^/']+)/gin\.macro'", text)
     if macro:
         names = {match[1] for lines in texts.values() for line in lines if (match := re.match(r"(\w+)\s*=", line))}
@@ -177,6 +178,16 @@ def _importing(module: str, texts: dict[str, list[str]]) -> str:
             if re.match(rf"(import|from)\s.*\b{re.escape(pathlib.Path(module).stem)}\b", line):
                 return f"{_place(file, number)}{line.strip()} fails: "
     return ""
+
+
+def _find_broken(texts: dict[str, list[str]]) -> str | None:
+    """Returns the first file that can't be split into tokens."""
+    for file, lines in texts.items():
+        try:
+            list(tokenize.generate_tokens(io.StringIO("\n".join(lines)).readline))
+        except (tokenize.TokenError, SyntaxError):
+            return file
+    return None
 
 
 def _beginning(lines: Sequence[str], number: int) -> int:

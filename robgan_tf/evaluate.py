@@ -43,6 +43,7 @@ def evaluate_run():
         command_line.fail(
             "--gin_param changes what the run was made with: give --out, so that its own robustness.json stays"
         )
+    command_line.import_tensorflow()
     from robgan_tf.experiment import run
     from robgan_tf.pages.run_page import update_run_report
     from robgan_tf.run.tensorboard import write_evaluation
@@ -62,6 +63,7 @@ def evaluate_saved_model():
     """Evaluates a SavedModel; returns the evaluation, which is written or printed."""
     if not FLAGS.gin_file:
         command_line.fail("--saved_model needs --gin_file, for the data and the attack")
+    command_line.import_tensorflow()
     from robgan_tf.experiment import run
     from robgan_tf.serving.loading import load_logits
 

@@ -29,6 +29,7 @@ def evaluate_generator():
             "--gin_param and --samples measure something else than the run's generator as it was configured: give "
             "--out, so that its own generation.json stays"
         )
+    command_line.import_tensorflow()
     from robgan_tf.data.files import write_json
     from robgan_tf.experiment import run
     from robgan_tf.generation.extractors import classifier_extractor

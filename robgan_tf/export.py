@@ -11,6 +11,7 @@ FLAGS = flags.FLAGS
 
 def export():
     """Exports the run that the flags name."""
+    command_line.import_tensorflow()
     from robgan_tf.experiment import run
 
     experiment, run_directory = command_line.open_run()

@@ -11,6 +11,7 @@ FLAGS = flags.FLAGS
 
 def report():
     """Writes the report of the run that the flags name."""
+    command_line.import_tensorflow()
     from robgan_tf.experiment import parts  # noqa: F401 - declares metrics, for runs of older versions, which did not
     from robgan_tf.pages.run_page import write_run_report
     from robgan_tf.run.directory import RunDirectory

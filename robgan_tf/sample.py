@@ -48,6 +48,7 @@ def sample():
         command_line.fail("--labels does not go with --what=samples, which has all classes")
     if not all(label.isdecimal() for label in FLAGS.labels):
         command_line.fail(f"--labels must be class numbers, e.g. --labels=0,3; got {','.join(FLAGS.labels)}")
+    command_line.import_tensorflow()
     experiment, run_directory = command_line.open_run()
     names = experiment.data.class_names
     labels = [int(label) for label in FLAGS.labels]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+import tempfile
 
 _READER_IS_GONE = (errno.EPIPE, errno.EIO)  # of a pipe; of a terminal
 
@@ -57,6 +59,26 @@ def make_lasting():
             stream = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
         stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, _Lasting(stream))
+
+
+@contextlib.contextmanager
+def native_lines_held():
+    """Holds back what native code writes to standard error, which no setting of its own stops; shown after an error."""
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def lost() -> str | None:

@@ -30,6 +30,7 @@ def train():
     from robgan_tf.run.signals import StopSignals
 
     signals = StopSignals()  # before TensorFlow is imported, and starts its threads
+    command_line.import_tensorflow()
     from robgan_tf.run import workers
 
     with workers.rejoining([sys.executable, "-m", "robgan_tf.train", *sys.argv[1:]]):

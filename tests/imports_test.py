@@ -181,7 +181,31 @@ def test_libraries_without_a_future_are_imported_in_one_module_at_most(library):
 def test_no_private_module_is_reached_through_a_public_one(module):
     # tf.python..., keras.src...: attributes, which the test of imports does not see.
     chains = {ast.unparse(node) for node in ast.walk(ast.parse(SOURCES[module])) if isinstance(node, ast.Attribute)}
-    assert not [chain for chain in chains if is_within(chain, ("tf.python", "tf.keras.src", "keras.src"))]
+    assert not [chain for chain in chains if is_within(chain, ("tf.python", "tf.keras", "keras.src"))]
+
+
+def names_imported(source):
+    """(module, name) of what is imported from robgan_tf, at the top or within functions."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and is_within(node.module, ["robgan_tf"]):
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("folder", ["robgan_tf", "tests", "tools", "benchmarks"])
+def test_what_is_imported_from_a_module_is_there(folder):
+    # Also within functions and in tools that no quick test runs.
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        for module, name in names_imported(path.read_text()):
+            if not is_module(f"{module}.{name}") and not (REPOSITORY / module.replace(".", "/") / name).is_dir():
+                assert hasattr(importlib.import_module(module), name), (path, module, name)
+
+
+@pytest.mark.parametrize("folder", ["tests", "tools", "benchmarks"])
+def test_nothing_takes_the_keras_of_a_newer_tensorflow(folder):
+    # tf.keras is Keras 3 from TensorFlow 2.16 on; robgan_tf.keras2 knows where Keras 2 is.
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        chains = {ast.unparse(one) for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.Attribute)}
+        assert not [chain for chain in chains if is_within(chain, ["tf.keras"])], path
 
 
 # ---- the package itself

@@ -142,7 +142,10 @@ def run_command(*arguments):
 
 def test_command_says_what_is_missing():
     answer = run_command("--saved_model=nowhere", "--gin_file=gin/digits.gin")
-    assert answer.returncode == 2 and len(answer.stderr.splitlines()) == 1
+    assert answer.returncode == 2
+    assert [line for line in answer.stderr.splitlines() if not line.startswith(("WARNING: All log", "I0000"))] == [
+        "error: there is no library to compare with"
+    ]  # TensorFlow 2.21 logs what it was compiled for as it is imported
     try:
         import foolbox  # noqa: F401
     except ImportError:

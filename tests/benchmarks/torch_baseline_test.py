@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
 
 from measures.torch_baseline import Peer  # noqa: E402
 
+from robgan_tf.keras2 import keras  # noqa: E402
 from robgan_tf.losses import SplitAsCode, split  # noqa: E402
 from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
 from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
@@ -52,7 +53,7 @@ def make_stage(network="32px_sngan", width=4, num_classes=5):
         epochs=100,
         batch_size=BATCH,
         discriminator_steps=STEPS,
-        optimizer=functools.partial(tf.keras.optimizers.Adam, beta_1=0.0, beta_2=0.9),
+        optimizer=functools.partial(keras.optimizers.Adam, beta_1=0.0, beta_2=0.9),
         generator_schedule=functools.partial(optimization.fixed, initial=RATE),
         discriminator_schedule=functools.partial(optimization.fixed, initial=RATE),
     )

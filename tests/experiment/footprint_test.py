@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.experiment.footprint import footprint, size_in_bytes
+from robgan_tf.keras2 import keras
 
 
 def needs(function, *specs, device=None):
@@ -123,7 +124,7 @@ def test_a_size_that_is_only_known_behind_it_is_taken_from_there():
 
 def test_rows_of_a_gradient_are_at_most_those_looked_up():
     table = tf.Variable(tf.zeros([1000, 8]))
-    optimizer = tf.keras.optimizers.Adam()
+    optimizer = keras.optimizers.Adam()
     optimizer.build([table])
 
     def update(labels):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from robgan_tf.keras2 import keras
 from robgan_tf.serving import saved_model
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,14 +27,12 @@ def make_export():
     """A function that exports the next version of a small network, averaging over its pixels, into a folder."""
 
     def make(root, seed=0, options=None, image_shape=IMAGE_SHAPE, about=None):
-        tf.keras.utils.set_random_seed(seed)
-        network = tf.keras.Sequential(
+        keras.utils.set_random_seed(seed)
+        network = keras.Sequential(
             [
-                tf.keras.layers.Conv2D(8, 3, activation="relu", input_shape=image_shape),
-                tf.keras.layers.GlobalAveragePooling2D(),
-                tf.keras.layers.Dense(
-                    len(CLASS_NAMES), kernel_initializer=tf.keras.initializers.RandomNormal(stddev=5.0)
-                ),
+                keras.layers.Conv2D(8, 3, activation="relu", input_shape=image_shape),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(len(CLASS_NAMES), kernel_initializer=keras.initializers.RandomNormal(stddev=5.0)),
             ]
         )
         return saved_model.export_classifier(

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from robgan_tf.data.sources import pillow_images
+from robgan_tf.keras2 import keras
 from robgan_tf.serving import saved_model
 
 CLASS_NAMES = ("null", "one", "two", "drei", "vier")
@@ -22,15 +23,15 @@ GRAY = (16, 16, 1)
 
 
 def make_network(image_shape):
-    tf.keras.utils.set_random_seed(1)
-    network = tf.keras.Sequential(
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential(
         [
-            tf.keras.layers.Conv2D(8, 3, padding="same", activation="relu", input_shape=image_shape),
-            tf.keras.layers.BatchNormalization(),
-            tf.keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
-            tf.keras.layers.GlobalAveragePooling2D(),
-            tf.keras.layers.Dropout(0.5),
-            tf.keras.layers.Dense(len(CLASS_NAMES), kernel_initializer=tf.keras.initializers.RandomNormal(stddev=2.0)),
+            keras.layers.Conv2D(8, 3, padding="same", activation="relu", input_shape=image_shape),
+            keras.layers.BatchNormalization(),
+            keras.layers.Conv2D(8, 3, strides=2, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(len(CLASS_NAMES), kernel_initializer=keras.initializers.RandomNormal(stddev=2.0)),
         ]
     )
     return network
@@ -285,13 +286,13 @@ def test_wrong_model_is_an_error_and_leaves_earlier_versions_alone(tmp_path, wro
 
 
 def test_half_precision_network_passes_although_it_rounds_visibly_and_gives_float32(tmp_path):
-    before = tf.keras.mixed_precision.global_policy()
-    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         network = make_network(COLOUR)
         directory = export(network, COLOUR, tmp_path / "export")
     finally:
-        tf.keras.mixed_precision.set_global_policy(before)
+        keras.mixed_precision.set_global_policy(before)
     pixels = make_images(COLOUR)
     answers = saved_model.load_classifier(directory).signatures["serving_default"](images=tf.constant(pixels))
     assert answers["logits"].dtype == answers["scores"].dtype == tf.float32
