@@ -13,7 +13,8 @@ import tensorflow as tf
 from robgan_tf.keras2 import keras
 from robgan_tf.values import checked, number, several
 
-adam = gin.external_configurable(keras.optimizers.Adam, "Adam")
+# Without what came after TensorFlow 2.15: gin writes all defaults to config.gin, which the other must be able to read.
+adam = gin.external_configurable(keras.optimizers.Adam, "Adam", denylist=["adaptive_epsilon"])
 sgd = gin.external_configurable(keras.optimizers.SGD, "SGD")
 
 schedules = keras.optimizers.schedules

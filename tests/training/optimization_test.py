@@ -1,15 +1,27 @@
 """Learning-rate schedules, gradient steps and moving averages."""
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from robgan_tf.bindings import bindings, operative_config
 from robgan_tf.keras2 import keras
 from robgan_tf.training import optimization
 
 
 def rates(schedule, steps):
     return [float(schedule(step)) for step in steps]
+
+
+@pytest.mark.parametrize(
+    "optimizer, own", [("Adam", {"beta_1", "beta_2", "epsilon", "amsgrad"}), ("SGD", {"momentum", "nesterov"})]
+)
+def test_config_gin_names_the_same_arguments_of_optimizers_under_each_tensorflow(optimizer, own):
+    gin.get_configurable(optimizer)(learning_rate=0.1)
+    names = {name.split(".")[-1] for name in bindings(operative_config()) if name.startswith(f"{optimizer}.")}
+    shared = {"weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "jit_compile", "name"}
+    assert names == own | shared | {"use_ema", "ema_momentum", "ema_overwrite_frequency"}
 
 
 def test_linear_falls_to_zero_at_the_end_of_the_stage():
