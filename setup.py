@@ -65,6 +65,9 @@ TENSORFLOW_2_21 = [
     "tensorboard>=2.16,<2.22",
     "tensorflow-hub>=0.16.1",
     "tensorflow-datasets>=4.9.9,<4.11",
+    # Newer ones need protobuf 6.31 at import, without declaring it, and TensorFlow up to 2.19 allows protobuf 5 alone.
+    # Older ones leave protobuf open, and a resolver that wants protobuf 7 goes back as far as that.
+    "tensorflow-metadata>=1.17,<1.18",
 ]
 
 
