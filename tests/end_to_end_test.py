@@ -91,9 +91,7 @@ def test_a_run_leaves_what_the_contract_says(run):
     report = json.loads((run / "robustness.json").read_text())
     assert report["dataset"] == "digits" and report["examples"] == 360
     assert report["clean"] == report["curve"][0]["accuracy"] > 0.2  # it has learnt something: chance is 0.1
-    # After so short a training black-box attacks break some images that PGD-20 alone does not.
-    failed = {check["name"] for check in report["checks"] if check["status"] == "fail"}
-    assert failed <= {"White box beats black box"} and len(report["checks"]) == 15
+    assert not [check for check in report["checks"] if check["status"] == "fail"] and len(report["checks"]) == 23
     assert sorted(path.name.split("_")[0] for path in (run / "samples").iterdir())[0] == "attack"
 
 

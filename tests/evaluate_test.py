@@ -71,7 +71,7 @@ def test_any_saved_model_is_evaluated_and_the_report_written(folder, weights):
     assert finished.returncode == 0, finished.stderr
     report = json.loads((folder / "report.json").read_text())
     assert report["saved_model"] == str(model) and report["dataset"] == "digits" and report["examples"] == 100
-    assert report["clean"] > 0.8 and len(report["checks"]) == 15
+    assert report["clean"] > 0.8 and len(report["checks"]) == 23
     assert (folder / "report.html").stat().st_size > 1000
 
 

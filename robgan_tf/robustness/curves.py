@@ -34,6 +34,8 @@ class SplitResult:
         self.clean = np.zeros(len(labels), np.int32)  # the classifier's answers
         self.answer = np.array(labels)  # the wrong answer that an image fell with, the right one if it stands
         self.fell_at = np.full(len(labels), np.inf)  # smallest epsilon; 0 where it is wrong clean
+        self.by_gradient = np.zeros(len(labels), bool)  # whether it fell to an attack along gradients
+        self.findings = []
         self.counts = np.zeros([len(epsilons), len(attacks), 2], np.int64)  # attacked, broken
 
     def add_clean(self, rows: np.ndarray, batch: Attacked):
@@ -41,11 +43,23 @@ class SplitResult:
         self.clean[rows] = batch.predictions
         self.add_broken(rows, batch, 0.0)
 
-    def add_broken(self, rows: np.ndarray, batch: Attacked, epsilon: float):
-        """Records which images of a batch fell."""
-        broken = rows[batch.broken]
-        self.fell_at[broken] = epsilon
-        self.answer[broken] = batch.predictions[batch.broken]
+    def add_broken(self, rows: np.ndarray, batch: Attacked, epsilon: float, by_gradient: bool = True):
+        """Records which images of a batch fell; one that fell at a smaller epsilon already is as it was."""
+        new = batch.broken & (self.fell_at[rows] > epsilon)
+        self.fell_at[rows[new]] = epsilon
+        self.answer[rows[new]] = batch.predictions[new]
+        self.by_gradient[rows[new]] = by_gradient
+
+    def fallen(self, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which images stand at an epsilon, and which fell to an attack that asks for no gradient, bool [N]."""
+        standing = self.fell_at > epsilon
+        return standing, ~standing & ~self.by_gradient
+
+    def add_finding(self, attack: Attack, attacked: int, broken: int):
+        """Counts images that the checks' attack broke at the epsilon of the headline, on top of the others."""
+        if broken:
+            names = {"name": attack.name, "label": f"check: {attack.label}"}
+            self.findings.append({**names, "attacked": attacked, "broken": broken})
 
     def add_count(self, radius: int, attack: int, before: int, after: int):
         """Counts the images that stood before and after an attack at the `radius`-th epsilon."""
@@ -54,6 +68,12 @@ class SplitResult:
     def block(self, reference_epsilon: float, class_names: Sequence[str]) -> dict:
         """Returns the part of the report on this split."""
         curve = [self._point(radius, epsilon) for radius, epsilon in enumerate(self.epsilons)]
+        for point in curve:
+            if point["epsilon"] == reference_epsilon:
+                stood = point["attacks"][-1]["accuracy"] if point["attacks"] else point["accuracy"]
+                for finding in self.findings:
+                    stood -= finding["broken"] / len(self.labels)
+                    point["attacks"].append({**finding, "accuracy": stood})
         classes = np.arange(len(class_names))
         attacked = np.where(self.fell_at <= reference_epsilon, self.answer, self.labels)
         matrices = {

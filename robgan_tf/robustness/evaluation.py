@@ -13,7 +13,7 @@ import gin
 import numpy as np
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.data.datasets import Examples, ImageData, stratified_order
 from robgan_tf.data.files import write_json
 from robgan_tf.pages.robustness_page import write_report
 from robgan_tf.players.attacker import inputs
@@ -21,7 +21,8 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.square import Square
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
-from robgan_tf.robustness.answer_checks import check_arrays
+from robgan_tf.robustness.answer_checks import check_arrays, check_training_images
+from robgan_tf.robustness.attack_checks import Trials
 from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.lipschitz import LocalLipschitz
@@ -156,7 +157,8 @@ class RobustnessEvaluation:
         splits = {"test": test, "train": data.train.take(len(test), self.seed)}
         inputs.check_examples(data, splits)
         batch_size = min(self.batch_size, len(test))
-        sample = test.take(self.checks.examples if self.checks else 100, self.seed)
+        rows = stratified_order(test.labels, self.seed)[: self.checks.examples if self.checks else 100]
+        sample = test.select(rows)
         clean = AttackedClassifier(logits, None, batch_size)
         inputs.check_answers(clean, sample)
         attacks, notes = self.attacks, []
@@ -165,25 +167,32 @@ class RobustnessEvaluation:
             names = ", ".join(attack.name for attack in attacks)
             notes.append(f"No gradient path leads from answers to images: attacks without gradients only ({names}).")
             progress(notes[0])
+        attacks = [attack.prepared(logits, data.train, self.seed) for attack in attacks]
         attacked = [
             AttackedClassifier(logits, attack, batch_size, self.seed, stream) for stream, attack in enumerate(attacks)
         ]
-        worst = WorstExamples()
-        blocks = {
-            split: self._attack_split(
-                split, examples, clean, attacked, data, worst if split == "test" else None, progress
-            )
-            for split, examples in splits.items()
+        worst, checks = WorstExamples(), []
+        results = {
+            split: SplitResult(split, examples.labels, self.epsilons, attacks) for split, examples in splits.items()
         }
+        for split, result in results.items():
+            self._attack_split(
+                result, splits[split], clean, attacked, data, worst if split == "test" else None, progress
+            )
+        if self.checks is not None:
+            standing, black_box = (mask[rows] for mask in results["test"].fallen(self.reference_epsilon))
+            trials = Trials(clean, sample, standing, attacks[0].threat_model, self.seed)
+            for check in self.checks(trials, clean, attacked, black_box, data.train):
+                checks.append(check)
+                progress(f"check: {check.status} - {check.name}: {check.message}")
+            self._count_findings(trials, rows, results, splits, worst, progress)
+        blocks = {split: result.block(self.reference_epsilon, data.class_names) for split, result in results.items()}
+        if self.checks is not None:
+            checks.append(check_training_images(blocks["test"], blocks["train"], self.reference_epsilon))
+        checks.append(check_arrays(attacked))
         lipschitz = LocalLipschitz(logits, test.image_shape, batch_size)
         for split, block in blocks.items():
             block["lipschitz"] = summary(lipschitz(splits[split])) if not notes else None
-        checks = []
-        if self.checks is not None:
-            for check in self.checks(clean, attacked, self.reference_epsilon, self.epsilons, sample):
-                checks.append(check)
-                progress(f"check: {check.status} - {check.name}: {check.message}")
-        checks.append(check_arrays(attacked))
         described = [attack.describe() for attack in attacks]
         test_curve = blocks["test"]["curve"]
         report = {
@@ -213,22 +222,51 @@ class RobustnessEvaluation:
         report["wall_seconds"] = round(time.monotonic() - start, 1)
         return Evaluation(report, worst.arrays(test.image_shape))
 
-    def _attack_split(self, split, examples, clean, attacked, data, worst, progress) -> dict:
-        """Takes a split through all epsilons and attacks, a piece at a time; returns its block of the report."""
-        result = SplitResult(split, examples.labels, self.epsilons, [one.attack for one in attacked])
+    def _attack_split(self, result: SplitResult, examples, clean, attacked, data, worst, progress):
+        """Takes a split through all epsilons and attacks, a piece at a time."""
         piece, time_left = _PIECE * clean.batch_size, TimeLeft(len(examples), "images", every=0)
         for first in range(0, len(examples), piece):
             rows = np.arange(first, min(first + piece, len(examples)))
             self._attack_piece(examples.select(rows), rows, clean, attacked, result, worst)
             if piece < len(examples):
-                progress(f"{split}: attacked {time_left.line(int(rows[-1]) + 1)}")
-        block = result.block(self.reference_epsilon, data.class_names)
-        for point in block["curve"]:
+                progress(f"{result.split}: attacked {time_left.line(int(rows[-1]) + 1)}")
+        for point in result.block(self.reference_epsilon, data.class_names)["curve"]:
             progress(
-                f"{split}: accuracy {point['accuracy']:.2%} at epsilon {point['epsilon']:g} "
+                f"{result.split}: accuracy {point['accuracy']:.2%} at epsilon {point['epsilon']:g} "
                 f"({point['epsilon_255']:.2f}/255), {len(examples)} images"
             )
-        return block
+
+    def _count_findings(self, trials: Trials, rows, results, splits, worst, progress):
+        """Counts what the checks' attacks broke, and tries those that broke too many on all images.
+
+        Args:
+            trials: holds it.
+            rows: the places of the trials' images in the test split.
+            results: of the splits, which are changed.
+            splits: their images.
+            worst: collects the worst images.
+            progress: see `__call__`.
+        """
+        epsilon = self.reference_epsilon
+        for finding in trials.findings:
+            attack = finding.opponent.attack
+            for split, result in results.items():
+                before = int(np.sum(result.fell_at > epsilon))
+                if split == "test":
+                    for batch in finding.batches:
+                        result.add_broken(rows[batch.rows], batch, epsilon)
+                        worst.add(batch, splits[split].labels[rows[batch.rows]], epsilon, attack.name)
+                tried = len(trials.examples) if split == "test" else 0
+                if finding.everywhere:
+                    standing, _ = result.fallen(epsilon)
+                    tried = before
+                    for batch in finding.opponent.attack_all(splits[split], standing, epsilon):
+                        result.add_broken(batch.rows, batch, epsilon)
+                result.add_finding(attack, min(tried, before), before - int(np.sum(result.fell_at > epsilon)))
+        broken = sum(finding["broken"] for finding in results["test"].findings)
+        if broken:
+            accuracy = np.mean(results["test"].fell_at > epsilon)
+            progress(f"test: the checks' attacks broke {broken} more images: accuracy {accuracy:.2%} at {epsilon:g}")
 
     def _attack_piece(self, examples: Examples, rows, clean, attacked, result: SplitResult, worst):
         standing = np.ones(len(examples), bool)
@@ -238,7 +276,7 @@ class RobustnessEvaluation:
             for place, opponent in enumerate(attacked):
                 before = int(standing.sum())
                 for batch in opponent.attack_all(examples, standing, epsilon):
-                    result.add_broken(rows[batch.rows], batch, epsilon)
+                    result.add_broken(rows[batch.rows], batch, epsilon, opponent.attack.needs_gradient)
                     if worst is not None:
                         worst.add(batch, examples.labels[batch.rows], epsilon, opponent.attack.name)
                 result.add_count(radius, place, before, int(standing.sum()))

@@ -249,7 +249,16 @@ def test_seconds_settings_and_paths_are_written_for_people():
 
 def test_checks_say_what_was_tried_what_came_of_it_and_the_verdict_in_words(report):
     report["checks"] = [
-        {"name": "More steps find little more", "status": "warn", "value": 0.02, "message": "PGD-100 broke 2.0%"},
+        {
+            "name": "More steps and restarts find little more",
+            "status": "warn",
+            "value": 0.02,
+            "message": "PGD-100 broke 2 of 100",
+            "found": 2,
+            "examples": 100,
+            "interval": [0.0024, 0.0704],
+            "detectable": 0.062,
+        },
         {"name": "A check of another version", "status": "pass", "value": 0.0, "message": "all is well"},
     ]
     text = Page(page(report)).text
@@ -258,7 +267,8 @@ def test_checks_say_what_was_tried_what_came_of_it_and_the_verdict_in_words(repo
         "! Warning",
         "More steps",
         "Tried: Try a longer attack",
-        "Result: PGD-100 broke 2.0%.",
+        "Result: PGD-100 broke 2 of 100.",
+        "95 % interval 0.2 % to 7.0 %; a fault of 6.2 % of all images would be found.",
         "✓ Passed",
         "A check",
     ]
@@ -268,10 +278,14 @@ def test_checks_say_what_was_tried_what_came_of_it_and_the_verdict_in_words(repo
 
 def test_each_check_of_the_evaluation_is_explained():
     folder = pathlib.Path(robustness.__file__).parent
-    trees = [ast.parse((folder / name).read_text()) for name in ("checks.py", "answer_checks.py")]
+    trees = [
+        ast.parse((folder / name).read_text())
+        for name in ("checks.py", "answer_checks.py", "attack_checks.py", "gradient_checks.py")
+    ]
     strings = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    strings |= {f"Two passes {where} are identical" for where in ("between the 8-bit levels", "within the ball")}
     explained = re.findall(r'^  "(.+?)": "', (files("robgan_tf.pages") / "templates/checks.html").read_text(), re.M)
-    assert len(explained) == 16 and set(explained) <= strings
+    assert len(explained) == 24 and set(explained) <= strings
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: f"{path.parent.name}/{path.stem}")

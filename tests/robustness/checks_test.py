@@ -1,6 +1,5 @@
 """An honest classifier passes all checks; each of those that only seem robust fails some."""
 
-import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,8 +9,9 @@ from robgan_tf.players.attacker.losses import targeted_dlr_loss
 from robgan_tf.players.attacker.noise import Noise
 from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import L2, LInf
-from robgan_tf.robustness.answer_checks import check_answers, check_arrays, graded
-from robgan_tf.robustness.checks import SanityChecks, unbounded
+from robgan_tf.robustness.answer_checks import check_answers, check_arrays
+from robgan_tf.robustness.attack_checks import unbounded
+from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
 
 BALL = LInf(0.2)
@@ -19,9 +19,7 @@ PGD20 = PGD(BALL, 20, relative_step_size=0.2, random_start=True)
 
 
 def evaluate(logits, digits, *attacks):
-    evaluation = RobustnessEvaluation(
-        attacks, (0.0, 0.1, 0.2, 0.3), checks=SanityChecks(100, queries=300), test_examples=100
-    )
+    evaluation = RobustnessEvaluation(attacks, (0.0,), checks=SanityChecks(100, queries=300), test_examples=100)
     return evaluation(logits, digits)
 
 
@@ -33,34 +31,34 @@ def test_an_honest_classifier_passes_all_checks(honest, digits):
     found = evaluate(honest, digits, PGD20, AutoPGD(BALL, 30), AutoPGD(BALL, 30, targeted_dlr_loss, targets=9))
     checks = found.report["checks"]
     assert {check["status"] for check in checks} == {"pass"}, [check for check in checks if check["status"] != "pass"]
-    assert len(checks) == 15 and not found.report["robustbench"]["unreliable"] and not found.failed_checks
+    assert len(checks) == 23 and not found.report["robustbench"]["unreliable"] and not found.failed_checks
     # It is worth the question: right on most images, and on some of them under attack.
     assert found.report["clean"] > 0.9 and 0.4 < found.report["worst_case"]["accuracy"] < 0.9
 
 
+@pytest.mark.slow
 def test_one_step_as_the_evaluations_attack_can_be_checked(honest, digits):
     """FGSM has no random start; the check by restarts has one of its own."""
     found = evaluate(honest, digits, PGD(BALL, 1, relative_step_size=1.0))
     messages = {check["name"]: check["message"] for check in found.report["checks"]}
-    assert messages["More restarts find little more"].startswith("PGD-1 on class_loss, 5 restarts broke ")
+    more = messages["More steps and restarts find little more"]
+    assert more.startswith("PGD-50 on class_loss and PGD-10 on class_loss, 5 restarts broke ")
 
 
+@pytest.mark.slow
 def test_large_logits_are_caught(honest, digits):
     found = failed(evaluate(lambda images: 1e4 * honest(images), digits, PGD20))
-    assert {
-        "Gradients are not zero",
-        "Unbounded attack reaches 0 %",
-        "White box beats black box",
-        "Cross-entropy is as strong as margin loss",
-    } <= found
+    assert {"Gradients are not zero", "Other losses find little more"} <= found
 
 
+@pytest.mark.slow
 def test_a_softmax_on_top_is_caught(honest, digits):
     found = evaluate(lambda images: tf.nn.softmax(honest(images)), digits, PGD20)
     assert "Answers are logits, not probabilities" in failed(found)
     assert found.report["robustbench"]["unreliable"]
 
 
+@pytest.mark.slow
 def test_rounded_input_is_caught(honest, digits):
     # TensorFlow's rounding has no gradient at all; other roundings have one of zero.
     @tf.custom_gradient
@@ -68,19 +66,22 @@ def test_rounded_input_is_caught(honest, digits):
         return tf.round(images * 4) / 4, lambda upstream: tf.zeros_like(upstream)
 
     found = evaluate(lambda images: honest(tf.round(images * 4) / 4), digits, PGD20, Noise(BALL, 2))
-    assert failed(found) == {"Gradients reach the images"} and "No gradient path" in found.report["notes"][0]
+    assert "Gradients reach the images" in failed(found) and "No gradient path" in found.report["notes"][0]
     found = failed(evaluate(lambda images: honest(round_to_eighths(images)), digits, PGD20))
     assert {"Gradients are not zero", "Unbounded attack reaches 0 %", "White box beats black box"} <= found
 
 
+@pytest.mark.slow
 def test_a_noisy_network_is_caught(honest, digits):
     def noisy(images):
         return honest(images + tf.random.normal(tf.shape(images), stddev=0.3))
 
     found = failed(evaluate(noisy, digits, PGD20))
     assert {"Two clean passes are identical", "Answers do not depend on the batch"} <= found
+    assert "Gradients agree with finite differences" in found
 
 
+@pytest.mark.slow
 def test_noise_between_the_8_bit_levels_alone_is_caught(honest, digits):
     def noisy_off_grid(images):
         pixels = (images + 1) * 127.5
@@ -102,7 +103,11 @@ def test_a_shattered_gradient_is_caught(honest, digits):
         return honest(rounded(images) + 1e-3 * tf.sin(1e3 * images))
 
     found = failed(evaluate(shattered, digits, PGD20))
-    assert {"Large epsilon leaves chance at most", "Unbounded attack reaches 0 %", "White box beats black box"} <= found
+    assert {
+        "Steps along gradients beat random ones",
+        "Unbounded attack reaches 0 %",
+        "White box beats black box",
+    } <= found
     assert "Gradients are not zero" not in found
 
 
@@ -111,10 +116,9 @@ def test_a_network_left_in_training_mode_is_caught(honest, digits):
         answers = honest(images)
         return answers - tf.reduce_mean(answers, axis=0)
 
-    statuses = {
-        check.name: check.status
-        for check in check_answers(AttackedClassifier(normalised_by_batch, None, 50), digits.test.take(50))
-    }
+    clean, noise = (AttackedClassifier(normalised_by_batch, attack, 50) for attack in (None, Noise(BALL)))
+    checks = check_answers(clean, [noise, noise], digits.test.take(50), is_random=False)
+    statuses = {check.name: check.status for check in checks}
     assert statuses["Answers do not depend on the batch"] == "fail"
     assert statuses["Two clean passes are identical"] == "pass"
 
@@ -126,18 +130,11 @@ def test_an_attack_that_leaves_the_ball_is_caught(honest, digits):
 
     attacked = AttackedClassifier(honest, Cheat(BALL, 1), 50)
     attacked(digits.test.take(50))
-    assert check_arrays([attacked]).status == "fail" and check_arrays([attacked]).value == 50
+    assert check_arrays([attacked]).status == "fail" and check_arrays([attacked]).found == 50
 
 
-@pytest.mark.parametrize("value, status", [(0.0, "pass"), (0.01 + 1e-12, "pass"), (0.02, "warn"), (np.nan, "fail")])
-def test_limits_grade(value, status):
-    check = graded("name", value, (0.01, 0.03), "so and so", "which means")
-    assert check.status == status and check.message == "so and so" + ": which means" * (status != "pass")
-
-
-def test_unbounded_radii_are_half_and_whole_diagonals_of_the_cube():
-    assert unbounded(LInf(0.1), (3, 4, 1)) == (1.0, 2.0)
-    assert unbounded(L2(0.1), (2, 2, 1)) == (2.0, 4.0)
+def test_unbounded_radius_is_the_diagonal_of_the_cube():
+    assert unbounded(LInf(0.1), (3, 4, 1)) == 2.0 and unbounded(L2(0.1), (2, 2, 1)) == 4.0
 
 
 @pytest.mark.parametrize("setting", ["examples", "queries", "more"])

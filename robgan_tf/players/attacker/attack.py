@@ -19,6 +19,7 @@ from typing import Callable, NamedTuple
 
 import tensorflow as tf
 
+from robgan_tf.data.datasets import TrainingSplit
 from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.losses import check_loss_classes, likely_wrong_class, margin_loss
 from robgan_tf.players.attacker.threat_model import ThreatModel
@@ -160,6 +161,16 @@ class Attack(abc.ABC):
             return Score(self.loss(outputs, labels, *chosen), is_wrong(outputs, labels))
 
         return tf.stop_gradient(self.search(self.start(images, seed), images, judge, seed))
+
+    def prepared(self, logits: Callable, train: TrainingSplit, seed: int) -> Attack:
+        """Returns the attack, made ready for a classifier where it has to learn something of it first.
+
+        Args:
+            logits: the classifier.
+            train: images to learn from; never those that will be attacked.
+            seed: of what is random.
+        """
+        return self
 
     def check_classes(self, num_classes: int):
         """Raises ValueError where a classifier of `num_classes` can't be attacked so."""

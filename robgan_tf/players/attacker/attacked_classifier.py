@@ -23,7 +23,7 @@ class Attacked(NamedTuple):
         adversarial: attacked, of the same shape.
         logits: the classifier's answers on the attacked ones, float32 [B, K].
         predictions: the classes it gives, int [B]; the best of the wrong ones where that ties with the right one.
-        right: whether the right class has the largest logit alone, and all are finite, bool [B].
+        right: whether the right class has the largest logit alone, bool [B]; see `judge`.
         valid: whether the attacked image is finite, in range and in the ball, bool [B].
     """
 
@@ -164,12 +164,14 @@ class AttackedClassifier:
 def judge(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the classes that logits [N, K] stand for, int [N], and whether they are right, bool [N].
 
-    Ties count as wrong, and so do logits that are not finite: the class is then the best of the wrong ones.
+    Ties count as wrong, and so do NaN and infinity: the class is then the best of the wrong ones. Minus infinity is
+    what some classifiers give to a class that they do not use.
     """
     every = np.arange(len(labels))
     others = logits.copy()
     others[every, labels] = -np.inf
-    right = (logits[every, labels] > others.max(axis=-1)) & np.isfinite(logits).all(axis=-1)
+    mine = logits[every, labels]
+    right = (mine > others.max(axis=-1)) & np.isfinite(mine) & ~np.isnan(logits).any(axis=-1)
     return np.where(right, labels, others.argmax(axis=-1)), right
 
 

@@ -101,5 +101,5 @@ def _without(logits, classes):
 
 
 def _ratio(margin, spread):
-    """`margin` over `spread`, and the margin itself, with its gradient, where the spread is zero."""
-    return margin / tf.where(spread > 0, spread, tf.ones_like(spread))
+    """`margin` over `spread`, and the margin itself, with its gradient, where the spread is zero or infinite."""
+    return margin / tf.where((spread > 0) & tf.math.is_finite(spread), spread, tf.ones_like(spread))

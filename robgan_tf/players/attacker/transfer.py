@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Callable
 
 import gin
+import tensorflow as tf
 
-from robgan_tf.players.attacker.attack import Attack
+from robgan_tf.players.attacker.attack import Attack, Score, is_wrong
+from robgan_tf.players.attacker.losses import likely_wrong_class
 
 
 @gin.register
@@ -41,8 +43,13 @@ class Transfer(Attack):
         return Transfer(self.attack.with_epsilon(epsilon), self.source)
 
     def fool(self, logits, images, labels, seed, run=0):
-        """See `Attack`: fools the source."""
-        return self.attack.fool(self.source, images, labels, seed, run)
+        """See `Attack`: the gradients are the source's, and of the points on the way those count that fool `logits`."""
+        chosen = [likely_wrong_class(self.source(images), labels, run % self.targets)] if self.targets else []
+
+        def judge(images):
+            return Score(self.loss(self.source(images), labels, *chosen), is_wrong(logits(images), labels))
+
+        return tf.stop_gradient(self.attack.search(self.attack.start(images, seed), images, judge, seed))
 
     def search(self, start, images, judge, seed):
         """Not used: see `fool`."""

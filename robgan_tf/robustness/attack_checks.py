@@ -1,0 +1,222 @@
+"""Checks by further attacks on a part of the test images: what they break lowers the reported accuracy, too."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from robgan_tf.data.datasets import Examples
+from robgan_tf.players.attacker.attack import Attack
+from robgan_tf.players.attacker.attacked_classifier import Attacked, AttackedClassifier
+from robgan_tf.players.attacker.losses import margin_loss
+from robgan_tf.players.attacker.pgd import PGD
+from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf, ThreatModel
+from robgan_tf.robustness.verdicts import Check, counted, paired
+
+# Streams of random numbers of the checks' own attacks begin here, behind those of the evaluation's.
+_STREAMS = 1000
+# Radii of large balls, in epsilons.
+FACTORS = (1.5, 2.0, 4.0)
+
+
+@dataclasses.dataclass
+class Finding:
+    """What an attack of the checks broke.
+
+    Attributes:
+        opponent: the classifier under it.
+        batches: those with broken images; their rows are places in the sample.
+        everywhere: whether it broke so many that all test images should be attacked so.
+    """
+
+    opponent: AttackedClassifier
+    batches: list[Attacked]
+    everywhere: bool = False
+
+
+class Trials:
+    """Further attacks on the images of a sample that still stand.
+
+    Args:
+        clean: the classifier without an attack.
+        examples: the sample.
+        standing: bool [N], which of them withstood all of the evaluation's attacks.
+        ball: the threat model.
+        seed: of the attacks.
+
+    Attributes:
+        findings: what the attacks broke so far.
+    """
+
+    def __init__(
+        self, clean: AttackedClassifier, examples: Examples, standing: np.ndarray, ball: ThreatModel, seed: int
+    ):
+        self.examples = examples
+        self.standing = standing.copy()
+        self.ball = ball
+        self.findings: list[Finding] = []
+        self._clean = clean
+        self._seed = seed
+        self._streams = itertools.count(_STREAMS)
+
+    def against(self, attack: Attack) -> AttackedClassifier:
+        """Returns the classifier under an attack with random numbers of its own."""
+        return AttackedClassifier(self._clean.logits, attack, self._clean.batch_size, self._seed, next(self._streams))
+
+    def check(
+        self,
+        name: str,
+        opponents: Sequence[AttackedClassifier],
+        tolerated: float,
+        meaning: str,
+        known: int = 0,
+        of: int = 0,
+    ) -> Check:
+        """Tries attacks on the images that still stand, keeps what they break, and returns the check of how many.
+
+        Args:
+            name: of the check.
+            opponents: the classifier under each attack.
+            tolerated: share of the images that they may break.
+            meaning: what it means if they break more.
+            known: images that the evaluation itself is known to have broken in this way alone.
+            of: images in which these were looked for.
+        """
+        before = int(self.standing.sum())
+        findings = []
+        for opponent in opponents:
+            batches = opponent.attack_all(self.examples, self.standing, self.ball.epsilon)
+            findings.append(Finding(opponent, [batch for batch in batches if batch.broken.any()]))
+        found, tried = before - int(self.standing.sum()) + known, before + of
+        labels = " and ".join(opponent.attack.label for opponent in opponents)
+        check = counted(
+            name,
+            found,
+            tried,
+            tolerated,
+            f"{labels} broke {found} of {tried} images that withstood the others",
+            meaning,
+        )
+        for finding in findings:
+            if finding.batches:
+                finding.everywhere = check.status != "pass"
+                self.findings.append(finding)
+        return check
+
+
+class FromOutside(Attack):
+    """PGD in balls of 1.5, 2 and 4 epsilon, from where it goes back to the ball, and goes on there.
+
+    It finds what PGD in the ball does not where logits stand still near the images, or gradients mislead there. It
+    starts from the image, and then from random points of the larger ball.
+
+    Args:
+        attack: a PGD.
+    """
+
+    name = "pgd from outside"
+
+    def __init__(self, attack: PGD):
+        super().__init__(attack.threat_model, attack.loss, restarts=2 * len(FACTORS))
+        self.attack = attack
+
+    @property
+    def label(self):
+        return f"{self.attack.label} from balls of {', '.join(f'{factor:g}' for factor in FACTORS)} epsilon"
+
+    def with_epsilon(self, epsilon):
+        """See `Attack`."""
+        return FromOutside(self.attack.with_epsilon(epsilon))
+
+    def fool(self, logits, images, labels, seed, run=0):
+        """See `Attack`: each run has a ball and a start of its own."""
+        other = copy.copy(self)
+        other.run = tf.convert_to_tensor(run)
+        return super(FromOutside, other).fool(logits, images, labels, seed, run)
+
+    def start(self, images, seed=None):
+        """See `Attack`."""
+        perturbation = self._large.threat_model.random_perturbation(tf.shape(images), seed)
+        perturbation *= tf.cast(self.run >= len(FACTORS), tf.float32)
+        return self._large.threat_model.project(images + perturbation, images)
+
+    @property
+    def _large(self):
+        return self.attack.with_epsilon(tf.gather(FACTORS, self.run % len(FACTORS)) * self.threat_model.epsilon)
+
+    def search(self, start, images, judge, seed):
+        """See `Attack`."""
+        outside = self._large.search(start, images, judge, seed)
+        return self.attack.search(self.threat_model.project(outside, images), images, judge, seed)
+
+
+def check_growing_balls(trials: Trials, first: AttackedClassifier, right: Examples) -> Check:
+    """Returns whether the attack breaks no fewer images in larger balls, from half an epsilon to four.
+
+    Args:
+        trials: makes the attacks.
+        first: the classifier under the evaluation's first attack along gradients.
+        right: images that are right clean.
+    """
+    epsilon = trials.ball.epsilon
+    stands = [first(right, radius) for radius in (epsilon / 2, epsilon, *(factor * epsilon for factor in FACTORS))]
+    pairs = [(np.sum(~a & b), np.sum(a & ~b)) for a, b in zip(stands, stands[1:])]
+    rises, falls = max(pairs, key=lambda pair: pair[0] - pair[1])
+    return paired(
+        "Accuracy never rises with epsilon",
+        rises,
+        falls,
+        len(right),
+        f"of {len(right)} images, each attacked afresh at 0.5, 1, {', '.join(f'{f:g}' for f in FACTORS)} times "
+        f"epsilon, the next larger ball loses {rises} and gains {falls} where it does worst",
+        "a larger ball holds the smaller one, so the attack fails in it",
+        tests=len(pairs),
+    )
+
+
+def check_starts(trials: Trials, steps: int, right: Examples) -> Check:
+    """Returns whether PGD from the image itself reaches what it reaches from afar, within 4 epsilon."""
+    radius = FACTORS[-1] * trials.ball.epsilon
+    near, far = (trials.against(pgd(trials.ball, steps, random_start=start))(right, radius) for start in (False, True))
+    return paired(
+        "Attacks from the image reach as far as from afar",
+        np.sum(near & ~far),
+        np.sum(far & ~near),
+        len(right),
+        f"of {len(right)} images, within {FACTORS[-1]:g} epsilon, {np.sum(near & ~far)} fall from random starts alone "
+        f"and {np.sum(far & ~near)} from the image alone",
+        "near the images the classifier hides where it is weak",
+    )
+
+
+def check_unbounded(trials: Trials, steps: int, right: Examples) -> Check:
+    """Returns whether PGD breaks every image where it may turn each into any other, from the image and from afar."""
+    radius = unbounded(trials.ball, right.image_shape)
+    starts = [trials.against(pgd(trials.ball, steps, random_start=start)) for start in (False, True)]
+    stands = np.any([opponent(right, radius) for opponent in starts], axis=0)
+    return counted(
+        "Unbounded attack reaches 0 %",
+        stands.sum(),
+        len(right),
+        0.0,
+        f"at epsilon {radius:.3g}, where every image can become any other, {stands.sum()} of {len(right)} images "
+        f"stand, from the image or from a random start",
+        "gradients are masked, or the attack is broken",
+    )
+
+
+def pgd(ball: ThreatModel, steps: int, loss=margin_loss, samples: int = 1, **options) -> PGD:
+    """PGD of steps that reach across the ball."""
+    return PGD(ball, steps, relative_step_size=max(2.5 / steps, 1 / steps), loss=loss, samples=samples, **options)
+
+
+def unbounded(ball: ThreatModel, image_shape: Sequence[int]) -> float:
+    """Returns the radius within which every image can be turned into any other."""
+    low, high = PIXEL_RANGE
+    return (high - low) * (1.0 if isinstance(ball, LInf) else math.sqrt(math.prod(image_shape)))
