@@ -5,6 +5,7 @@ import pathlib
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from robgan_tf.bindings import config_differences
 from robgan_tf.data.datasets import Examples, ImageData
@@ -258,13 +259,24 @@ def test_preset_of_the_paper():
     assert (attack.steps, attack.relative_step_size, attack.runs) == (20, 0.2, 1)
 
 
-def test_standard_preset_is_autoattack_without_fab_but_with_pgd():
+def test_standard_preset_is_autoattack_without_fab_but_with_pgd_and_a_surrogate():
     evaluation = preset("standard")
-    assert [attack.name for attack in evaluation.attacks] == ["pgd", "apgd-ce", "apgd-t", "square"]
+    assert [attack.name for attack in evaluation.attacks] == ["pgd", "apgd-ce", "apgd-t", "square", "transfer"]
     np.testing.assert_allclose([epsilon_255(epsilon) for epsilon in evaluation.epsilons], [0, 2, 4, 127.5 * 0.0625])
     assert evaluation.reference_epsilon == 0.0625
-    _, entropy, targeted, square = evaluation.attacks
+    _, entropy, targeted, square, _ = evaluation.attacks
     assert (entropy.steps, targeted.steps, targeted.runs, square.queries) == (100, 100, 9, 5000)
+
+
+def test_transfer_preset_takes_the_images_of_another_classifier(tmp_path):
+    other = tf.Module()
+    other.logits = tf.function(lambda images: images[:, 0, :10, 0], [tf.TensorSpec([None, 32, 32, 3])])
+    tf.saved_model.save(other, str(tmp_path))
+    gin.bind_parameter("load_logits.directory", str(tmp_path))
+    *standard, transfer = preset("transfer").attacks
+    gin.clear_config()
+    assert [attack.name for attack in standard] == [attack.name for attack in preset("standard").attacks]
+    assert transfer.settings()["source"] == str(tmp_path) and transfer.runs == 9
 
 
 def test_rand_preset_is_that_of_autoattack():
@@ -276,7 +288,7 @@ def test_rand_preset_is_that_of_autoattack():
 
 # ---- evaluation has a threat model of its own
 
-PRESETS = sorted((GIN / "evaluation").glob("*.gin"))
+PRESETS = sorted(path for path in (GIN / "evaluation").glob("*.gin") if path.stem != "transfer")  # needs a SavedModel
 # Those that can be trained by themselves; the others are parts of them.
 WHOLE = sorted(path for path in GIN.glob("*.gin") if f"--gin_file=gin/{path.name}" in path.read_text())
 

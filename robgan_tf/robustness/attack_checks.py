@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ from robgan_tf.players.attacker.attacked_classifier import Attacked, AttackedCla
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf, ThreatModel
+from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.verdicts import Check, counted, paired
 
 # Streams of random numbers of the checks' own attacks begin here, behind those of the evaluation's.
@@ -62,12 +63,12 @@ class Trials:
         self.ball = ball
         self.findings: list[Finding] = []
         self._clean = clean
-        self._seed = seed
+        self.seed = seed
         self._streams = itertools.count(_STREAMS)
 
     def against(self, attack: Attack) -> AttackedClassifier:
         """Returns the classifier under an attack with random numbers of its own."""
-        return AttackedClassifier(self._clean.logits, attack, self._clean.batch_size, self._seed, next(self._streams))
+        return AttackedClassifier(self._clean.logits, attack, self._clean.batch_size, self.seed, next(self._streams))
 
     def check(
         self,
@@ -108,6 +109,41 @@ class Trials:
                 finding.everywhere = check.status != "pass"
                 self.findings.append(finding)
         return check
+
+
+def count_findings(
+    trials: Trials,
+    rows: np.ndarray,
+    results: Mapping[str, SplitResult],
+    splits: Mapping[str, Examples],
+    worst: WorstExamples,
+):
+    """Counts what the checks' attacks broke, and tries those that broke too many on all images.
+
+    Args:
+        trials: holds it.
+        rows: the places of the trials' images in the test split.
+        results: of the splits, which are changed.
+        splits: their images.
+        worst: collects the worst images.
+    """
+    epsilon = trials.ball.epsilon
+    for finding in trials.findings:
+        attack = finding.opponent.attack
+        for split, result in results.items():
+            standing, _ = result.fallen(epsilon)
+            before, tried = int(standing.sum()), 0
+            if split == "test":
+                tried = len(trials.examples)
+                for batch in finding.batches:
+                    result.add_broken(rows[batch.rows], batch, epsilon)
+                    worst.add(batch, splits[split].labels[rows[batch.rows]], epsilon, attack.name)
+            standing, _ = result.fallen(epsilon)
+            if finding.everywhere:
+                tried = before
+                for batch in finding.opponent.attack_all(splits[split], standing, epsilon):
+                    result.add_broken(batch.rows, batch, epsilon)
+            result.add_finding(attack, min(tried, before), before - int(standing.sum()))
 
 
 class FromOutside(Attack):

@@ -22,7 +22,7 @@ from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.square import Square
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
 from robgan_tf.robustness.answer_checks import check_arrays, check_training_images
-from robgan_tf.robustness.attack_checks import Trials
+from robgan_tf.robustness.attack_checks import Trials, count_findings
 from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.lipschitz import LocalLipschitz
@@ -185,7 +185,10 @@ class RobustnessEvaluation:
             for check in self.checks(trials, clean, attacked, black_box, data.train):
                 checks.append(check)
                 progress(f"check: {check.status} - {check.name}: {check.message}")
-            self._count_findings(trials, rows, results, splits, worst, progress)
+            if self.checks.counted:
+                count_findings(trials, rows, results, splits, worst)
+                accuracy = np.mean(results["test"].fell_at > self.reference_epsilon)
+                progress(f"test: accuracy {accuracy:.2%} under the checks' attacks, too")
         blocks = {split: result.block(self.reference_epsilon, data.class_names) for split, result in results.items()}
         if self.checks is not None:
             checks.append(check_training_images(blocks["test"], blocks["train"], self.reference_epsilon))
@@ -235,38 +238,6 @@ class RobustnessEvaluation:
                 f"{result.split}: accuracy {point['accuracy']:.2%} at epsilon {point['epsilon']:g} "
                 f"({point['epsilon_255']:.2f}/255), {len(examples)} images"
             )
-
-    def _count_findings(self, trials: Trials, rows, results, splits, worst, progress):
-        """Counts what the checks' attacks broke, and tries those that broke too many on all images.
-
-        Args:
-            trials: holds it.
-            rows: the places of the trials' images in the test split.
-            results: of the splits, which are changed.
-            splits: their images.
-            worst: collects the worst images.
-            progress: see `__call__`.
-        """
-        epsilon = self.reference_epsilon
-        for finding in trials.findings:
-            attack = finding.opponent.attack
-            for split, result in results.items():
-                before = int(np.sum(result.fell_at > epsilon))
-                if split == "test":
-                    for batch in finding.batches:
-                        result.add_broken(rows[batch.rows], batch, epsilon)
-                        worst.add(batch, splits[split].labels[rows[batch.rows]], epsilon, attack.name)
-                tried = len(trials.examples) if split == "test" else 0
-                if finding.everywhere:
-                    standing, _ = result.fallen(epsilon)
-                    tried = before
-                    for batch in finding.opponent.attack_all(splits[split], standing, epsilon):
-                        result.add_broken(batch.rows, batch, epsilon)
-                result.add_finding(attack, min(tried, before), before - int(np.sum(result.fell_at > epsilon)))
-        broken = sum(finding["broken"] for finding in results["test"].findings)
-        if broken:
-            accuracy = np.mean(results["test"].fell_at > epsilon)
-            progress(f"test: the checks' attacks broke {broken} more images: accuracy {accuracy:.2%} at {epsilon:g}")
 
     def _attack_piece(self, examples: Examples, rows, clean, attacked, result: SplitResult, worst):
         standing = np.ones(len(examples), bool)
