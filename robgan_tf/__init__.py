@@ -15,6 +15,7 @@ _HOME = {
     "PGD": "robgan_tf.players.attacker.pgd",
     "LInf": "robgan_tf.players.attacker.threat_model",
     "L2": "robgan_tf.players.attacker.threat_model",
+    "L1": "robgan_tf.players.attacker.threat_model",
     "Generator": "robgan_tf.players.generator",
     "Discriminator": "robgan_tf.players.discriminator",
     "CoTraining": "robgan_tf.training.cotraining",

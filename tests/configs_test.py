@@ -259,13 +259,26 @@ def test_preset_of_the_paper():
     assert (attack.steps, attack.relative_step_size, attack.runs) == (20, 0.2, 1)
 
 
-def test_standard_preset_is_autoattack_without_fab_but_with_pgd_and_a_surrogate():
+def test_standard_preset_is_that_of_autoattack_and_a_surrogate():
+    # Croce & Hein 2020: 100 steps, 9 target classes, 5,000 queries, one restart of each.
     evaluation = preset("standard")
-    assert [attack.name for attack in evaluation.attacks] == ["pgd", "apgd-ce", "apgd-t", "square", "transfer"]
+    assert [attack.name for attack in evaluation.attacks] == ["apgd-ce", "apgd-t", "fab-t", "square", "transfer"]
     np.testing.assert_allclose([epsilon_255(epsilon) for epsilon in evaluation.epsilons], [0, 2, 4, 127.5 * 0.0625])
     assert evaluation.reference_epsilon == 0.0625
-    _, entropy, targeted, square, _ = evaluation.attacks
-    assert (entropy.steps, targeted.steps, targeted.runs, square.queries) == (100, 100, 9, 5000)
+    entropy, targeted, fab, square, _ = evaluation.attacks
+    assert (entropy.steps, targeted.steps, fab.steps, square.queries) == (100, 100, 100, 5000)
+    assert (entropy.runs, targeted.runs, fab.runs, square.runs) == (1, 9, 9, 1)
+
+
+@pytest.mark.parametrize("norm, radius, runs", [("l2", 1.0, [1, 9, 9, 1]), ("l1", 24.0, [5, 5, 9, 1])])
+def test_standard_preset_in_other_norms_is_that_of_autoattack(norm, radius, runs):
+    # RobustBench's radii, 0.5 and 12 on the scale [0, 1]; in l1 5 restarts of APGD-CE and 5 targets of APGD-T.
+    parse([GIN / "cifar10.gin", GIN / "evaluation" / "standard.gin", GIN / "evaluation" / "norms" / f"{norm}.gin"])
+    evaluation = RobustnessEvaluation()
+    assert [attack.name for attack in evaluation.attacks] == ["apgd-ce", "apgd-t", "fab-t", "square", "transfer"]
+    assert [attack.runs for attack in evaluation.attacks[:4]] == runs
+    assert {attack.threat_model.norm for attack in evaluation.attacks} == {norm}
+    assert evaluation.epsilons == [0.0, radius] and evaluation.reference_epsilon == radius
 
 
 def test_transfer_preset_takes_the_images_of_another_classifier(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf
+from robgan_tf.players.attacker.threat_model import PIXEL_RANGE
 from robgan_tf.robustness.verdicts import RARE, Check, counted
 
 # Largest difference of two answers that should be the same, as a share of the largest logit: what sums in another order
@@ -173,7 +173,7 @@ def check_arrays(attacked: Sequence[AttackedClassifier]) -> Check:
 
 def off_grid(ball, image_shape: Sequence[int]) -> float:
     """Returns the radius within which no pixel moves further than half of an 8-bit level, 1/255, on average."""
-    return (1.0 if isinstance(ball, LInf) else math.sqrt(math.prod(image_shape))) / 255
+    return ball.norm_of_ones(math.prod(image_shape)) / 255
 
 
 def _answers(classifier, examples):

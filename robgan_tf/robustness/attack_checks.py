@@ -16,7 +16,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import Attacked, AttackedClassifier
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.pgd import PGD
-from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf, ThreatModel
+from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, ThreatModel
 from robgan_tf.robustness.curves import SplitResult, WorstExamples
 from robgan_tf.robustness.verdicts import Check, counted, paired
 
@@ -255,4 +255,4 @@ def pgd(ball: ThreatModel, steps: int, loss=margin_loss, samples: int = 1, **opt
 def unbounded(ball: ThreatModel, image_shape: Sequence[int]) -> float:
     """Returns the radius within which every image can be turned into any other."""
     low, high = PIXEL_RANGE
-    return (high - low) * (1.0 if isinstance(ball, LInf) else math.sqrt(math.prod(image_shape)))
+    return (high - low) * ball.norm_of_ones(math.prod(image_shape))

@@ -7,6 +7,7 @@ or are random. Each check looks for a trace of the second, and says how many ima
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 
 import gin
@@ -18,7 +19,6 @@ from robgan_tf.players.attacker.losses import margin_loss, targeted_margin_loss
 from robgan_tf.players.attacker.noise import Noise
 from robgan_tf.players.attacker.square import Square
 from robgan_tf.players.attacker.surrogate import Surrogate
-from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.players.attacker.transfer import Transfer
 from robgan_tf.robustness.answer_checks import check_answers, check_moved, off_grid
 from robgan_tf.robustness.attack_checks import (
@@ -165,6 +165,6 @@ class SanityChecks:
                 ("attacked", white_box[0], ball.epsilon),
             )
         }
-        per_pixel = 1.0 if isinstance(ball, LInf) else np.sqrt(np.prod(examples.image_shape))
+        per_pixel = ball.norm_of_ones(math.prod(examples.image_shape))
         step = max(float(ball.epsilon / per_pixel) / 4, 1e-3)
         return check_gradients(clean.logits, losses, points, examples.labels, step, clean.batch_size, trials.seed)

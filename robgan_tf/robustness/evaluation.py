@@ -267,7 +267,7 @@ def robustbench(report: dict) -> dict:
     """Returns what RobustBench's `model_info` files say of a model, in its field names and its strings of per cent."""
     return {
         "dataset": report["dataset"],
-        "threat_model": {"linf": "Linf", "l2": "L2"}[report["norm"]],
+        "threat_model": {"linf": "Linf", "l2": "L2", "l1": "L1"}[report["norm"]],
         "eps": f"{report['reference_epsilon_255']:g}/255",
         "clean_acc": f"{100 * report['clean']:.2f}",
         "reported": f"{100 * report['worst_case']['accuracy']:.2f}",

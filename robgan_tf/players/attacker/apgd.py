@@ -8,14 +8,17 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.attack import Attack, over_images
+from robgan_tf.players.attacker.apgd_l1 import larger_start, search_l1
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
-from robgan_tf.players.attacker.threat_model import ThreatModel
+from robgan_tf.players.attacker.judge import over_images, repeat_on_standing
+from robgan_tf.players.attacker.threat_model import L1, ThreatModel
 
 
 class _State(NamedTuple):
     """What the loop carries. Images are [B, H, W, C], `step` is [B, 1, 1, 1], everything else [B]."""
 
+    clean: tf.Tensor
     image: tf.Tensor
     previous: tf.Tensor
     gradient: tf.Tensor
@@ -89,23 +92,27 @@ class AutoPGD(Attack):
         samples = f", {self.samples} passes each" if self.samples > 1 else ""
         return f"APGD-{self.steps} on {self.loss.__name__}{samples}{self.runs_label()}"
 
+    def start(self, images, seed=None):
+        """See `Attack`. In the l1 ball the search begins in one three times as large."""
+        if isinstance(self.threat_model, L1):
+            return larger_start(self.threat_model, images, seed)
+        return super().start(images, seed)
+
     def search(self, start, images, judge, seed):
         """See `Attack`."""
+        if isinstance(self.threat_model, L1):
+            return search_l1(self, start, images, judge)
         ball = self.threat_model
         # For each step the number of steps since the last checkpoint, at checkpoints; 0 elsewhere.
         spans = tf.constant(checkpoint_spans(self.steps), tf.float32)
 
-        def look_at(image):
-            score, gradient = score_and_gradient(judge, image, self.samples)
-            return score.loss, gradient, score.broken
-
-        def step(index, state):
+        def step(index, state, judge):
             # 1. A gradient step, averaged with the last one. The first has none before it.
-            stepped = ball.project(state.image + state.step * ball.ascent_direction(state.gradient), images)
+            stepped = ball.project(state.image + state.step * ball.ascent_direction(state.gradient), state.clean)
             momentum = tf.where(index == 0, 1.0, self.momentum)
             inertia = (1 - momentum) * (state.image - state.previous)
-            image = ball.project(state.image + momentum * (stepped - state.image) + inertia, images)
-            loss, gradient, wrong = look_at(image)
+            image = ball.project(state.image + momentum * (stepped - state.image) + inertia, state.clean)
+            (loss, wrong), gradient = score_and_gradient(judge, image, self.samples)
             # 2. The best so far.
             better = loss > state.best_loss
             best_image, best_gradient = (
@@ -119,7 +126,8 @@ class AutoPGD(Attack):
             no_change = ~state.halved & (best_loss <= state.checked_loss)
             halve = is_checkpoint & ((rises < self.rho * spans[index]) | no_change)
             back = over_images(halve)
-            return index + 1, _State(
+            return _State(
+                clean=state.clean,
                 image=tf.where(back, best_image, image),
                 previous=state.image,
                 gradient=tf.where(back, best_gradient, gradient),
@@ -135,8 +143,9 @@ class AutoPGD(Attack):
                 fooled=state.fooled | wrong,
             )
 
-        loss, gradient, wrong = look_at(start)
+        (loss, wrong), gradient = score_and_gradient(judge, start, self.samples)
         state = _State(
+            clean=images,
             image=start,
             previous=start,
             gradient=gradient,
@@ -151,12 +160,7 @@ class AutoPGD(Attack):
             fooling=start,
             fooled=wrong,
         )
-        _, state = tf.while_loop(
-            lambda index, state: (index < self.steps) & ~tf.reduce_all(state.fooled),
-            step,
-            (0, state),
-            maximum_iterations=self.steps,
-        )
+        state = repeat_on_standing(step, state, judge, self.steps, lambda state: ~state.fooled)
         return tf.where(over_images(state.fooled), state.fooling, state.best_image)
 
     def settings(self):

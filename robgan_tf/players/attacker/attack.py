@@ -15,26 +15,15 @@ import abc
 import copy
 import dataclasses
 import inspect
-from typing import Callable, NamedTuple
+from typing import Callable
 
 import tensorflow as tf
 
 from robgan_tf.data.datasets import TrainingSplit
 from robgan_tf.losses import class_loss
+from robgan_tf.players.attacker.judge import Judge, Score
 from robgan_tf.players.attacker.losses import check_loss_classes, likely_wrong_class, margin_loss
 from robgan_tf.players.attacker.threat_model import ThreatModel
-
-
-class Score(NamedTuple):
-    """What an attack learns of images that it tries.
-
-    Attributes:
-        loss: of each image, [B]: the higher, the better for the attack.
-        broken: whether the classifier gives another class, or another as well: ties count as wrong; bool [B].
-    """
-
-    loss: tf.Tensor
-    broken: tf.Tensor
 
 
 class Attack(abc.ABC):
@@ -128,11 +117,11 @@ class Attack(abc.ABC):
             seed: int32 [2], for attacks that are random beyond their start.
         """
 
-        def judge(images):
+        def score(images):
             found = loss(images)
             return Score(found, tf.zeros_like(found, tf.bool))
 
-        return tf.stop_gradient(self.search(start, images, judge, seed))
+        return tf.stop_gradient(self.search(start, images, Judge(score), seed))
 
     def check_training(self):
         """Raises ValueError where training can't use the attack as it is set."""
@@ -156,11 +145,16 @@ class Attack(abc.ABC):
         """
         chosen = [likely_wrong_class(logits(images), labels, run % self.targets)] if self.targets else []
 
-        def judge(images):
+        def score(images, labels, *chosen):
             outputs = logits(images)
             return Score(self.loss(outputs, labels, *chosen), is_wrong(outputs, labels))
 
-        return tf.stop_gradient(self.search(self.start(images, seed), images, judge, seed))
+        start = self.start_of_run(images, seed, run)
+        return tf.stop_gradient(self.search(start, images, Judge(score, [labels, *chosen]), seed))
+
+    def start_of_run(self, images: tf.Tensor, seed, run) -> tf.Tensor:
+        """Returns where a run of an evaluation starts; see `start` and `fool`."""
+        return self.start(images, seed)
 
     def prepared(self, logits: Callable, train: TrainingSplit, seed: int) -> Attack:
         """Returns the attack, made ready for a classifier where it has to learn something of it first.
@@ -186,8 +180,7 @@ class Attack(abc.ABC):
         elif self.targets > num_classes - 1:
             problems.append(
                 f"{kind}.targets = {self.targets}: of {num_classes} classes {num_classes - 1} are wrong for an image. "
-                f"Set {kind}.targets (in gin/evaluation/standard.gin: targeted/AutoPGD.targets) to "
-                f"{num_classes - 1} or less."
+                f"Set {kind}.targets (in gin/evaluation/standard.gin: wrong_classes) to {num_classes - 1} or less."
             )
         if problems:
             raise ValueError(" ".join(problems))
@@ -195,7 +188,7 @@ class Attack(abc.ABC):
     # ---- both
 
     @abc.abstractmethod
-    def search(self, start: tf.Tensor, images: tf.Tensor, judge: Callable[[tf.Tensor], Score], seed) -> tf.Tensor:
+    def search(self, start: tf.Tensor, images: tf.Tensor, judge: Judge, seed) -> tf.Tensor:
         """Returns the worst images that are found from `start`, float32 [B, H, W, C] within the threat model.
 
         Args:
@@ -236,8 +229,3 @@ class Attack(abc.ABC):
 def is_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns whether another class has a logit at least as high as the right one, bool [B]; NaN is wrong too."""
     return ~(margin_loss(logits, labels) < 0)
-
-
-def over_images(values: tf.Tensor) -> tf.Tensor:
-    """[B] -> [B, 1, 1, 1]."""
-    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]

@@ -186,7 +186,7 @@ def is_within(threat_model: ThreatModel, epsilon: float, images: np.ndarray, adv
     """
     size = threat_model.size(adversarial.astype(np.float64) - images).numpy()
     # float32: epsilon and every pixel, up to 1, are rounded twice by 2**-24.
-    allowed = epsilon * (1 + 1e-6) + 2**-23 * np.sqrt(adversarial[0].size)
+    allowed = epsilon * (1 + 1e-6) + 2**-23 * threat_model.norm_of_ones(adversarial[0].size)
     low, high = PIXEL_RANGE
     in_range = ((adversarial >= low) & (adversarial <= high)).all(axis=(1, 2, 3))
     return in_range & (size <= allowed)  # NaN compares false

@@ -7,7 +7,7 @@ from typing import Callable
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
-from robgan_tf.players.attacker.attack import Score
+from robgan_tf.players.attacker.judge import Score, over_images
 
 # Under float16 smaller losses are magnified like this one, to a gradient in the logits of 2**12 at most.
 _SMALLEST_LOSS = 2.0**-12
@@ -29,7 +29,7 @@ def magnified(losses: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def score_and_gradient(
     judge: Callable[[tf.Tensor], Score], images: tf.Tensor, samples: int = 1
 ) -> tuple[Score, tf.Tensor]:
-    """Returns the score of images, and the gradient of each one's loss, [B, H, W, C], but for a positive factor.
+    """Returns the score of images, and the gradient of each one's loss, [B, H, W, C].
 
     Args:
         judge: gives the score of images.
@@ -57,7 +57,7 @@ def _one_pass(judge, images):
         total = tf.reduce_sum(losses)
     gradient = tape.gradient(total, images)
     if factors.shape.rank:  # what overflows float16 all the same moves nothing, instead of making the image NaN
-        gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+        gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0) / over_images(factors)
     return score, gradient
 
 

@@ -9,8 +9,9 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.attack import Attack, Score, over_images
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
+from robgan_tf.players.attacker.judge import Score, over_images
 from robgan_tf.players.attacker.threat_model import ThreatModel, epsilon_255
 
 

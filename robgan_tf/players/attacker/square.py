@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import gin
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.players.attacker.attack import Attack, over_images
+from robgan_tf.players.attacker.attack import Attack
+from robgan_tf.players.attacker.judge import over_images, repeat_on_standing
 from robgan_tf.players.attacker.losses import margin_loss
-from robgan_tf.players.attacker.threat_model import L2, LInf, ThreatModel
+from robgan_tf.players.attacker.threat_model import L1, L2, LInf, ThreatModel
 
 # After these shares of the queries the squares' area is halved (section 4.1: 10, 50, 200, ... of 10,000).
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+
+
+class _State(NamedTuple):
+    """What the loop carries: images [B, H, W, C], loss and whether the classifier is wrong [B]."""
+
+    clean: tf.Tensor
+    image: tf.Tensor
+    loss: tf.Tensor
+    broken: tf.Tensor
 
 
 @gin.register
 class Square(Attack):
     """Changes a random square of the perturbation at a time, and keeps what lowers the right class's margin.
 
-    Asks for no gradient, so masked ones don't help against it. An image is left alone once it is misclassified. (In
+    Asks for no gradient, so masked ones don't help against it. A point that is no worse is kept, too, so that it moves
+    along plateaus, such as those of hard labels. An image is left alone once it is misclassified. (In
     training it raises the loss that it is given, instead of lowering the margin.)
 
     Args:
-        threat_model: `LInf` or `L2`.
+        threat_model: `LInf`, `L2` or `L1`.
         queries: how many points are tried; 5,000 in AutoAttack.
         initial_share: share of the image's area that the first squares cover (p in the paper).
         restarts: how many times it is tried with other random numbers.
@@ -47,8 +59,8 @@ class Square(Attack):
         self.check_count("queries", queries, 1)
         if not 0 < initial_share <= 1:
             raise ValueError(f"Square.initial_share must be in (0, 1], got {initial_share}; the paper's is 0.8.")
-        if not isinstance(threat_model, (LInf, L2)):
-            raise ValueError(f"Square knows the threat models @LInf() and @L2(), got {threat_model!r}.")
+        if not isinstance(threat_model, (LInf, L2, L1)):
+            raise ValueError(f"Square knows the threat models @LInf(), @L2() and @L1(), got {threat_model!r}.")
         self.queries = queries
         self.initial_share = initial_share
 
@@ -60,7 +72,6 @@ class Square(Attack):
         """See `Attack`: stripes or bumps at the border of the ball."""
         if seed is None:
             raise ValueError("Square is random and needs a seed (int32 [2]).")
-        first_seed, _ = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
         perturbation = first_guess(self.threat_model, tf.shape(images), _seeds(seed)[0])
         return self.threat_model.project(images + perturbation, images)
 
@@ -69,23 +80,26 @@ class Square(Attack):
         ball = self.threat_model
         sides = tf.constant(square_sides(self.queries, self.initial_share, *images.shape[1:3]))
 
-        def query(index, perturbation, best, broken):
+        def query(index, state, judge):
             random = tf.random.experimental.stateless_fold_in(_seeds(seed)[1], index)
-            candidate = _within(ball, move(ball, perturbation, sides[index], random), images)
-            score = judge(images + candidate)
-            better = (score.loss > best) & ~broken
-            kept = tf.where(over_images(better), candidate, perturbation)
-            return index + 1, kept, tf.where(better, score.loss, best), broken | (better & score.broken)
+            candidate = ball.project(
+                state.clean + move(ball, state.image - state.clean, sides[index], random), state.clean
+            )
+            loss, broken = judge(candidate)
+            # On a plateau, as hard labels have, the search moves on.
+            kept = (loss >= state.loss) & ~state.broken
+            return _State(
+                clean=state.clean,
+                image=tf.where(over_images(kept), candidate, state.image),
+                loss=tf.where(kept, loss, state.loss),
+                broken=state.broken | (kept & broken),
+            )
 
-        perturbation = start - images
-        first = judge(images + perturbation)
-        _, perturbation, _, _ = tf.while_loop(
-            lambda index, _, __, broken: (index < self.queries) & ~tf.reduce_all(broken),
-            query,
-            (0, perturbation, first.loss, first.broken),
-            maximum_iterations=self.queries,
+        loss, broken = judge(start)
+        state = repeat_on_standing(
+            query, _State(images, start, loss, broken), judge, self.queries, lambda state: ~state.broken
         )
-        return ball.project(images + perturbation, images)
+        return state.image
 
     def settings(self):
         """See `Attack`."""
@@ -102,10 +116,6 @@ def square_sides(queries: int, initial_share: float, height: int, width: int) ->
 def _seeds(seed):
     """Seeds of the first guess and of the queries."""
     return tf.random.experimental.stateless_split(seed, 2)
-
-
-def _within(ball: ThreatModel, perturbation, images):
-    return ball.project(images + perturbation, images) - images
 
 
 # ---- l-inf: every entry is +epsilon or -epsilon (section 4.2)
@@ -138,23 +148,48 @@ def _(ball: LInf, perturbation, side, seed):
     return tf.where(inside, ball.epsilon * _signs([batch, 1, 1, channels], seeds[1]), perturbation)
 
 
-# ---- l2: a square gives its share of the ball's radius to another one (section 4.3)
+# ---- l2 and l1: a square gives its share of the ball's radius to another one (section 4.3; Croce & Hein 2021 for l1)
 
 
 @first_guess.register
 def _(ball: L2, shape, seed):
-    # A grid of 5 x 5 bumps, each with a sign of its own.
+    return ball.epsilon * ball.ascent_direction(_bumps(shape, 2, seed))
+
+
+@first_guess.register
+def _(ball: L1, shape, seed):
+    return 2 * _bumps(shape, 1, seed)  # 2: the authors' unit is the range of pixels
+
+
+@move.register
+def _(ball: L2, perturbation, side, seed):
+    channels = tf.cast(tf.shape(perturbation)[3], tf.float32)
+    # The radius that is free: what `perturbation` lacks of epsilon, and what both windows hold, for each channel.
+    free = tf.maximum(ball.epsilon**2 - tf.reduce_sum(perturbation**2, [1, 2, 3], keepdims=True), 0)
+    moved = _give(perturbation, side, seed, 2, lambda held: tf.sqrt(free / channels + held**2))
+    return ball.epsilon * ball.ascent_direction(moved)
+
+
+@move.register
+def _(ball: L1, perturbation, side, seed):
+    channels = tf.cast(tf.shape(perturbation)[3], tf.float32)
+    free = tf.maximum(ball.epsilon - tf.reduce_sum(tf.abs(perturbation), [1, 2, 3], keepdims=True), 0)
+    # More than is free, as in the authors' code: the projection spreads it.
+    return _give(perturbation, side, seed, 1, lambda held: (free / channels + held) * channels)
+
+
+def _bumps(shape, order, seed):
+    """A grid of 5 x 5 bumps, each with a sign of its own."""
     batch, height, width, channels = tf.unstack(shape)
     side = tf.maximum(tf.minimum(height, width) // 5, 1)
     rows, columns = -(-height // side), -(-width // side)
     signs = _signs([batch, rows, columns, channels], seed)
     signs = tf.repeat(tf.repeat(signs, side, axis=1), side, axis=2)[:, :height, :width]
-    bumps = tf.tile(bump(side), [rows, columns])[:height, :width, tf.newaxis]
-    return ball.epsilon * ball.ascent_direction(signs * bumps)
+    return signs * tf.tile(bump(side, order), [rows, columns])[:height, :width, tf.newaxis]
 
 
-@move.register
-def _(ball: L2, perturbation, side, seed):
+def _give(perturbation, side, seed, order, radius):
+    """Empties one window, and adds a bump to another, which then has the norm `radius` of what both held before."""
     seeds = tf.random.experimental.stateless_split(seed, 4)
     batch, height, width, channels = tf.unstack(tf.shape(perturbation))
     # Odd and at least 3, as in the authors' code: a smaller one has no bump in it.
@@ -163,43 +198,46 @@ def _(ball: L2, perturbation, side, seed):
     corner = _corners(1, height, width, side, seeds[0])[0]
     here = _place(tf.ones([side, side]), corner, height, width) > 0
     there = _window(1, height, width, side, seeds[1])
-
-    # The radius that is free: what `perturbation` lacks of epsilon, and what both windows hold, for each channel.
-    free = tf.maximum(ball.epsilon**2 - tf.reduce_sum(perturbation**2, [1, 2, 3], keepdims=True), 0)
-    held = tf.reduce_sum(tf.where(here | there, perturbation**2, 0), [1, 2], keepdims=True)
-    radius = tf.sqrt(free / tf.cast(channels, tf.float32) + held)
-
-    shape = bump(side)
+    held = _size(tf.where(here | there, perturbation, 0), order)
+    shape = bump(side, order)
     shape = tf.where(tf.random.stateless_uniform([], seeds[2]) < 0.5, shape, tf.transpose(shape))
-    old = _unit(tf.where(here, perturbation, 0))
-    new = _unit(old + _place(shape, corner, height, width) * _signs([batch, 1, 1, channels], seeds[3]))
-    moved = tf.where(here, radius * new, tf.where(there, 0.0, perturbation))
-    return ball.epsilon * ball.ascent_direction(moved)
+    old = _unit(tf.where(here, perturbation, 0), order)
+    new = _unit(old + _place(shape, corner, height, width) * _signs([batch, 1, 1, channels], seeds[3]), order)
+    return tf.where(here, radius(held) * new, tf.where(there, 0.0, perturbation))
 
 
-def bump(side) -> tf.Tensor:
-    """Returns the l2 attack's update, float32 [side, side] of unit norm: two pyramids, up and down (equation 5).
+def bump(side, order=2) -> tf.Tensor:
+    """Returns the update, float32 [side, side] of unit norm: two pyramids, up and down (equation 5).
 
     Args:
         side: int32 scalar.
+        order: 2 for the l2 norm, 1 for l1.
     """
     half = side // 2
 
     def pyramid(height, width):
-        # Around its centre the entries are sums of 1 / k^2 over the nested rectangles that hold them.
+        # Around its centre the entries are sums of 1 / k^2 (l1: 1 / k^4) over the nested rectangles that hold them.
         row, column = tf.range(height)[:, tf.newaxis], tf.range(width)[tf.newaxis]
         rings = tf.maximum(tf.abs(row - height // 2), tf.abs(column - width // 2))
         k = tf.range(1, side + 1)
         holds = (rings[..., tf.newaxis] < k) & (k <= tf.maximum(height, width) // 2 + 1)
-        return _unit(tf.reduce_sum(tf.where(holds, 1 / tf.cast(k, tf.float32) ** 2, 0), axis=-1))
+        steepness = {2: 2, 1: 4}[order]
+        return _unit(tf.reduce_sum(tf.where(holds, 1 / tf.cast(k, tf.float32) ** steepness, 0), axis=-1), order)
 
-    return _unit(tf.concat([pyramid(half, side), -pyramid(side - half, side)], axis=0))
+    return _unit(tf.concat([pyramid(half, side), -pyramid(side - half, side)], axis=0), order)
 
 
-def _unit(values):
-    """Divides [H, W], or [B, H, W, C] for each image and channel, by the l2 norm; zeros stay."""
+def _size(values, order):
+    """The norm of [H, W], or of [B, H, W, C] for each image and channel, with those axes kept."""
     axis = [0, 1] if values.shape.rank == 2 else [1, 2]
-    return tf.math.l2_normalize(values, axis=axis, epsilon=1e-24)
+    if order == 1:
+        return tf.reduce_sum(tf.abs(values), axis, keepdims=True)
+    return tf.sqrt(tf.reduce_sum(values**2, axis, keepdims=True))
+
+
+def _unit(values, order):
+    """Divides by the norm, see `_size`; zeros stay."""
+    return values / tf.maximum(_size(values, order), 1e-12)
 
 
 def _signs(shape, seed):

@@ -1,4 +1,4 @@
-"""Threat models: what an attacker may do to an image. The loop that does it is in `attacker.py`.
+"""Threat models: what an attacker may do to an image. The attacks are beside this file.
 
 Images, perturbations and epsilon are on the pixel scale [-1, 1], as in the paper, on which the usual 8/255 of [0, 1]
 images is 16/255 = 0.0627.
@@ -48,6 +48,10 @@ class ThreatModel:
         inside = originals + self.project_perturbation(images - originals)
         return tf.clip_by_value(inside, *PIXEL_RANGE)
 
+    def norm_of_ones(self, entries: int) -> float:
+        """Returns the norm of a vector of `entries` ones: how far it is if every pixel moves by 1."""
+        raise NotImplementedError
+
     def describe(self) -> dict:
         """Returns norm and epsilon in both units, for reports."""
         return {
@@ -76,6 +80,10 @@ class LInf(ThreatModel):
         """Returns the steepest ascent of unit l-inf norm: the gradient's sign."""
         return tf.sign(gradient)
 
+    def norm_of_ones(self, entries):
+        """See `ThreatModel`."""
+        return 1.0
+
     def random_perturbation(self, shape, seed):
         """Draws float32 perturbations of `shape` [B, H, W, C], uniform in the ball. `seed`: int [2]."""
         return tf.random.stateless_uniform(shape, seed, -self.epsilon, self.epsilon)
@@ -102,6 +110,10 @@ class L2(ThreatModel):
         """Returns the steepest ascent of unit l2 norm: the gradient over its norm, zero where that is zero."""
         return tf.math.l2_normalize(gradient, axis=[1, 2, 3], epsilon=1e-24)
 
+    def norm_of_ones(self, entries):
+        """See `ThreatModel`."""
+        return math.sqrt(entries)
+
     def random_perturbation(self, shape, seed):
         """Draws float32 perturbations of `shape` [B, H, W, C], uniform in the ball. `seed`: int [2]."""
         direction_seed, radius_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
@@ -114,3 +126,71 @@ class L2(ThreatModel):
     def size(self, perturbation):
         """Returns the l2 norm of each image's perturbation, [B]."""
         return tf.sqrt(tf.reduce_sum(perturbation**2, axis=[1, 2, 3]))
+
+
+# Halvings of the interval that holds the l1 projection's threshold: one ends below the rounding of float32.
+_HALVINGS = 32
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class L1(ThreatModel):
+    """The l1 ball: the absolute changes of an image's pixels add up to epsilon at most (Croce & Hein, ICML 2021)."""
+
+    norm = "l1"
+
+    def project(self, images, originals):
+        """Returns the nearest points of ball and pixel range together (Croce & Hein 2021, proposition 2.1).
+
+        Not the projection on the ball, clipped: that would leave much of epsilon unused. With d = images - originals
+        and r the room to the end of the range in the direction of d, pixel i moves by min(max(|d_i| - t, 0), r_i), t
+        the least threshold >= 0 at which these add up to epsilon or less. Found by bisection.
+
+        Args:
+            images: float32 [B, H, W, C].
+            originals: the clean ones, in [-1, 1], of the same shape.
+        """
+        low, high = PIXEL_RANGE
+        perturbation = images - originals
+        length, sign = tf.abs(perturbation), tf.sign(perturbation)
+        room = tf.maximum(tf.where(sign > 0, high - originals, originals - low), 0.0)
+
+        def moved(threshold):
+            return tf.minimum(tf.maximum(length - threshold, 0.0), room)
+
+        def fits(threshold):
+            return tf.reduce_sum(moved(threshold), axis=[1, 2, 3], keepdims=True) <= self.epsilon
+
+        def halve(below, above):
+            middle = (below + above) / 2
+            inside = fits(middle)
+            return tf.where(inside, below, middle), tf.where(inside, middle, above)
+
+        below = tf.zeros_like(length[:, :1, :1, :1])
+        above = tf.where(fits(below), below, tf.reduce_max(length, axis=[1, 2, 3], keepdims=True))
+        _, above = tf.while_loop(lambda *_: True, halve, (below, above), maximum_iterations=_HALVINGS)
+        return tf.clip_by_value(originals + sign * moved(above), low, high)
+
+    def ascent_direction(self, gradient):
+        """Returns the steepest ascent of unit l1 norm: the sign of the gradient's largest entry, there alone."""
+        flat = tf.reshape(gradient, [tf.shape(gradient)[0], -1])
+        largest = tf.argmax(tf.abs(flat), axis=-1)
+        return tf.reshape(tf.one_hot(largest, tf.shape(flat)[1]) * tf.sign(flat), tf.shape(gradient))
+
+    def norm_of_ones(self, entries):
+        """See `ThreatModel`."""
+        return float(entries)
+
+    def random_perturbation(self, shape, seed):
+        """Draws float32 perturbations of `shape` [B, H, W, C], uniform in the ball. `seed`: int [2]."""
+        sign_seed, size_seed, rest_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+        # Exponential numbers over the sum of one more of them are uniform in a corner of the ball.
+        sizes = -tf.math.log1p(-tf.random.stateless_uniform(shape, size_seed))
+        rest = -tf.math.log1p(-tf.random.stateless_uniform([shape[0], 1, 1, 1], rest_seed))
+        signs = tf.sign(tf.random.stateless_uniform(shape, sign_seed) - 0.5)
+        total = tf.reduce_sum(sizes, axis=[1, 2, 3], keepdims=True) + rest
+        return self.epsilon * signs * tf.math.divide_no_nan(sizes, total)
+
+    def size(self, perturbation):
+        """Returns the l1 norm of each image's perturbation, [B]."""
+        return tf.reduce_sum(tf.abs(perturbation), axis=[1, 2, 3])

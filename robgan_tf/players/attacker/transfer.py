@@ -7,7 +7,8 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
-from robgan_tf.players.attacker.attack import Attack, Score, is_wrong
+from robgan_tf.players.attacker.attack import Attack, is_wrong
+from robgan_tf.players.attacker.judge import Judge, Score
 from robgan_tf.players.attacker.losses import likely_wrong_class
 
 
@@ -46,10 +47,11 @@ class Transfer(Attack):
         """See `Attack`: the gradients are the source's, and of the points on the way those count that fool `logits`."""
         chosen = [likely_wrong_class(self.source(images), labels, run % self.targets)] if self.targets else []
 
-        def judge(images):
+        def score(images, labels, *chosen):
             return Score(self.loss(self.source(images), labels, *chosen), is_wrong(logits(images), labels))
 
-        return tf.stop_gradient(self.attack.search(self.attack.start(images, seed), images, judge, seed))
+        start = self.attack.start_of_run(images, seed, run)
+        return tf.stop_gradient(self.attack.search(start, images, Judge(score, [labels, *chosen]), seed))
 
     def search(self, start, images, judge, seed):
         """Not used: see `fool`."""

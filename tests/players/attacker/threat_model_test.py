@@ -7,9 +7,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as draw
 
-from robgan_tf.players.attacker.threat_model import L2, PIXEL_RANGE, LInf, epsilon_255
+from robgan_tf.players.attacker.threat_model import L1, L2, PIXEL_RANGE, LInf, epsilon_255
 
-every_norm = pytest.mark.parametrize("norm", [LInf, L2])
+every_norm = pytest.mark.parametrize("norm", [LInf, L2, L1])
 SEED = tf.constant([1, 2])
 
 
@@ -21,7 +21,7 @@ def images_at_the_border(seed=0, count=64):
 
 def length(perturbation, norm):
     flat = perturbation.reshape(len(perturbation), -1).astype(np.float64)
-    return np.linalg.norm(flat, ord=np.inf if norm is LInf else 2, axis=1)
+    return np.linalg.norm(flat, ord={LInf: np.inf, L2: 2, L1: 1}[norm], axis=1)
 
 
 @every_norm
@@ -42,7 +42,8 @@ def test_projection_leaves_alone_what_is_inside(norm):
     # Multiples of 1/64 with few bits: sums and differences are exact.
     originals = np.random.default_rng(0).integers(-32, 33, [8, 3, 4, 2]).astype(np.float32) / 64
     inside = originals + np.random.default_rng(1).integers(-4, 5, originals.shape).astype(np.float32) / 64
-    np.testing.assert_array_equal(norm(0.5).project(tf.constant(inside), originals), inside)
+    ball = norm(2.0 if norm is L1 else 0.5)  # 24 entries of 4/64 at most
+    np.testing.assert_array_equal(ball.project(tf.constant(inside), originals), inside)
 
 
 @every_norm
