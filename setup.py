@@ -1,4 +1,4 @@
-"""Packaging of robgan_tf. Exact versions for a reproducible environment are in constraints.txt."""
+"""Packaging of robgan_tf. Exact versions for a reproducible environment are in constraints-*.txt."""
 
 import os
 import re

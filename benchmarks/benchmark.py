@@ -26,6 +26,7 @@ from measures.growth import AXES, measure_growth
 from measures.machine import machine
 from measures.peer import SIZES, measure_peer
 from measures.peers import PARTS, PEERS
+from measures.tensorflows import measure_tensorflows
 from measures.training import (
     measure_first_step,
     measure_loop,
@@ -52,6 +53,7 @@ MEASURES = {
     "growth": measure_growth,
     "evaluation": measure_evaluation,
     "forms": measure_forms,
+    "tensorflows": measure_tensorflows,
 }
 
 
@@ -141,6 +143,8 @@ def define_flags(values):
         flag_values=values,
     )
     flags.DEFINE_list("growth", list(AXES), "What grows in `growth`.", flag_values=values)
+    flags.DEFINE_string("other_python", None, "Python of the other TensorFlow, for `tensorflows`.", flag_values=values)
+    flags.DEFINE_float("turn", 3, "Seconds of a turn of `tensorflows`, about.", lower_bound=0, flag_values=values)
     flags.DEFINE_string("saved_model", None, "Exported classifier for `evaluation`.", flag_values=values)
     flags.DEFINE_integer("threads", cores(), "Threads of TensorFlow and of PyTorch.", lower_bound=1, flag_values=values)
     flags.DEFINE_string("out", None, "JSON file for all figures.", flag_values=values)

@@ -5,7 +5,7 @@
 PGD of this project, of foolbox and of the Adversarial Robustness Toolbox (ART) get the same images, steps and epsilon.
 With --autoattack, AutoAttack's standard version is compared with the worst case over the attacks that the configuration
 gives to the evaluation: add --gin_file=gin/evaluation/standard.gin. All results are judged by the same code. Needs
-`pip install -c constraints.txt -e '.[crosscheck,autoattack]'`, or one of the two extras. See docs/evaluation.md.
+`pip install -c constraints-2.15.txt -e '.[crosscheck,autoattack]'`, or one of the two extras. See docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def is_installed(library: str) -> bool:
         importlib.metadata.version(library)
         return True
     except importlib.metadata.PackageNotFoundError:
-        print(
-            f"{library} is not installed, so it is left out: pip install -c constraints.txt -e '.[{EXTRAS[library]}]'"
-        )
+        print(f"{library} is not installed and left out: pip install -c constraints-2.15.txt -e '.[{EXTRAS[library]}]'")
         return False
 
 

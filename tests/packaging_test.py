@@ -1,4 +1,4 @@
-"""setup.py, constraints.txt and the Makefile's set-up of .venv agree with each other and fail in one clear line."""
+"""setup.py, constraints-*.txt and the Makefile's set-up of .venv agree with each other and fail in one clear line."""
 
 import json
 import os

@@ -74,7 +74,7 @@ class Case:
 def need_torch():
     """Ends the program where PyTorch is not installed."""
     if not is_there("torch"):
-        command_line.fail("PyTorch is not installed: pip install -c constraints.txt -e '.[bench]'")
+        command_line.fail("PyTorch is not installed: pip install -c constraints-2.15.txt -e '.[bench]'")
 
 
 def use_threads():

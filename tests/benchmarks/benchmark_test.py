@@ -103,3 +103,26 @@ def test_command_compares_evaluations(tmp_path):
     measured = {one["name"]: one for one in json.loads(out.read_text())["measures"]["evaluation"]}
     assert len(measured["throughput, ours / foolbox"]["values"]) == 2
     assert measured["accuracy, |ours - foolbox|, points"]["median"] <= 0.5
+
+
+@pytest.mark.slow
+def test_command_compares_tensorflows_by_turns(tmp_path):
+    other = os.environ.get("ROBGAN_OTHER_PYTHON")
+    out = tmp_path / "tensorflows.json"
+    small = [f"--gin_param={player}.base_width=2" for player in ("Generator", "Discriminator")]
+    small += ["--width=2", "--batch=2", "--discriminator_steps=1", "--attack_steps=1", "--precision=float32"]
+    given = ["--measure=tensorflows", "--repetitions=2", "--turn=0.1", *small, f"--out={out}"]
+    answer = run_command(*given, f"--other_python={other or sys.executable}")
+    if not other:  # the same on both sides says nothing, and is refused
+        assert answer.returncode == 2 and f"--other_python has TensorFlow {tf.__version__}, as this" in answer.stderr
+        return
+    assert answer.returncode == 0, answer.stderr
+    measured = {one["name"]: one for one in json.loads(out.read_text())["measures"]["tensorflows"]}
+    for label in ("digits, cotraining", "digits, finetuning", "32px_sngan, ch 2, float32"):
+        rates = [one for name, one in measured.items() if name.startswith(label) and name.endswith("steps a second")]
+        ratio = next(one for name, one in measured.items() if name.startswith(f"{label}: speed"))  # by the clock
+        this = next(one for one in rates if one["about"]["tensorflow"] == tf.__version__)
+        (that,) = [one for one in rates if one is not this]
+        assert ratio["values"] == pytest.approx(np.divide(that["values"], this["values"]))
+        memory = next(one for name, one in measured.items() if name == f"{this['name'].rsplit(',', 1)[0]}, peak memory")
+        assert 200 < memory["median"] < 10_000
