@@ -7,7 +7,9 @@ import pathlib
 import platform
 import subprocess
 
-_LIBRARIES = ("robgan_tf", "tensorflow", "keras", "numpy")
+from robgan_tf.keras2 import keras
+
+_LIBRARIES = ("robgan_tf", "tensorflow", "numpy")
 
 
 def provenance() -> dict:
@@ -18,6 +20,8 @@ def provenance() -> dict:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:  # run from a folder, without installation
             versions[library] = None
+    # The one that is used, "keras" or "tf_keras"; Keras 3 may be installed beside the latter.
+    versions["keras"] = importlib.metadata.version(keras.__name__.split(".")[0])
     return {"versions": versions, "git_commit": git_commit()}
 
 
