@@ -88,6 +88,12 @@ def fail(*messages: str) -> NoReturn:
     sys.exit(2)
 
 
+def wrapped(line: str) -> str:
+    """Returns a line as lines of a terminal's usual width, the further ones indented."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    return "\n".join(textwrap.wrap(line, _WIDTH, subsequent_indent=f"{indent}    ", break_long_words=False))
+
+
 def one_line(error: BaseException) -> str:
     """Returns the message of an error on one line, without gin's trail of calls."""
     if isinstance(error, RecursionError):
@@ -129,15 +135,21 @@ def import_tensorflow():
             importlib.import_module("tensorflow")
 
 
-def build_experiment(files, params):
-    """Reads the configuration and makes the experiment; wrong input ends the program with status 2."""
+def build_experiment(files, params, dry_run: bool = False):
+    """Reads the configuration and makes the experiment; wrong input ends the program with status 2.
+
+    Args:
+        files: configurations.
+        params: single bindings, which win.
+        dry_run: see `robgan_tf.experiment.build.Experiment`.
+    """
     from robgan_tf import configuration
 
     or_fail(lambda: configuration.check_text(files))  # before TensorFlow is imported, which takes seconds
     from robgan_tf.experiment.build import build  # makes all parts known to gin
 
     or_fail(lambda: configuration.read(files, params))
-    return or_fail(build)
+    return or_fail(lambda: build(dry_run=dry_run))
 
 
 def changes_the_run(params) -> bool:

@@ -69,7 +69,7 @@ def _train(run_dir, signals, profile_steps):
     from robgan_tf.training.loop import Stopped
     from robgan_tf.training.monitoring import NonFiniteLossError
 
-    experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
+    experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param, dry_run=FLAGS.dry_run)
     stages = tuple(FLAGS.stages) or experiment.stages
     unknown = [stage for stage in stages if stage not in experiment.stages]
     if unknown:
@@ -82,9 +82,9 @@ def _train(run_dir, signals, profile_steps):
     if FLAGS.dry_run:
         from robgan_tf.experiment import dry_run as plan
 
-        print(operative_config())
         for line in plan.report(experiment, run_dir):
-            print(line, flush=True)
+            print(command_line.wrapped(line))
+        print(f"\n{operative_config()}" if FLAGS.bindings else "all bindings: the same command with --bindings")
         return
     run_directory = RunDirectory(run_dir, experiment.workers)
     command_line.or_fail(lambda: run_directory.claim(operative_config(), explicit_bindings()))
@@ -123,8 +123,9 @@ def define_flags(values: flags.FlagValues):
         "stages", [], "Stages to run, of cotrain,finetune,evaluate,export; all if not given.", flag_values=values
     )
     flags.DEFINE_bool(
-        "dry_run", False, "Print the configuration, and what the run would need, and stop.", flag_values=values
+        "dry_run", False, "Print what the run would need, and stop; the data need not be there.", flag_values=values
     )
+    flags.DEFINE_bool("bindings", False, "With --dry_run: print all bindings, too.", flag_values=values)
     flags.DEFINE_list(
         "profile_steps", [], "FROM,TO: profiles these steps of each stage, for TensorBoard.", flag_values=values
     )

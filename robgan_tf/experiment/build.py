@@ -11,6 +11,7 @@ import gin
 from robgan_tf.bindings import may_change
 from robgan_tf.data.batches import check_augmentations
 from robgan_tf.data.description import check_class_names
+from robgan_tf.data.expected import data_or_expected
 from robgan_tf.experiment import parts  # noqa: F401  (so that gin knows all parts)
 from robgan_tf.experiment.problems import Problems
 from robgan_tf.generation.evaluation import GenerationEvaluation
@@ -32,7 +33,8 @@ DATA, COTRAINING, FINETUNING, VALIDATION, SAMPLES = range(5)
 
 @gin.configurable("Experiment")
 @may_change(
-    "evaluation", "sample_every", "upkeep", "export_options", "generation", "generation_scores", "training_curves"
+    *("evaluation", "sample_every", "upkeep", "export_options", "generation", "generation_scores", "training_curves"),
+    "expected_data",
 )
 @dataclasses.dataclass(frozen=True)
 class Configuration:
@@ -64,6 +66,7 @@ class Configuration:
         generation: makes the evaluation of the generator, on demand.
         generation_scores: makes the scores of the generator while it trains, `@TrainingScores`; None for none.
         training_curves: makes the measures of the classifier while it trains, `@TrainingCurves`; None for none.
+        expected_data: what the data will be, `@expected_data`, for a dry run where they are missing; None: unknown.
     """
 
     data: Callable = gin.REQUIRED
@@ -85,6 +88,7 @@ class Configuration:
     generation: Callable = GenerationEvaluation
     generation_scores: Callable | None = None
     training_curves: Callable | None = None
+    expected_data: Callable | None = None
 
     def seed_of(self, use: int) -> int:
         """The seed of one of the uses above, `DATA`, `COTRAINING`, ..."""
@@ -120,9 +124,12 @@ class Experiment:
 
     Args:
         configuration: what was chosen.
+        dry_run: whether it is made to be counted alone: nothing is downloaded or prepared, and where the data are
+            missing, what the configuration expects of them takes their place.
 
     Attributes:
         data: the data set.
+        missing: for a dry run: what is said of the data where they are missing, else None.
         strategy, workers: the devices, and the processes that train together.
         discriminator, classifier: networks; the former is None where nothing needs it.
         cotraining, finetuning: the stages; None for one that the configuration does not have.
@@ -133,7 +140,7 @@ class Experiment:
         ConfigurationError: for parts that can't be made or contradict each other; it names all of them.
     """
 
-    def __init__(self, configuration: Configuration):
+    def __init__(self, configuration: Configuration, dry_run: bool = False):
         self.configuration = configuration
         problems = Problems()
         contradictions = configuration.contradictions()
@@ -141,6 +148,9 @@ class Experiment:
             problems.check(True, message)
         self._check_values(problems)
         self._make_surroundings(problems)
+        data, expected = configuration.data, configuration.expected_data
+        found = problems.part(lambda: data_or_expected(data, expected) if dry_run else (data(), None))
+        self.data, self.missing = found or (None, None)
         self._check_data(problems)
         self.discriminator = self.class_branch = self.classifier = self.cotraining = self.finetuning = None
         if self.strategy is not None and self.data is not None:
@@ -172,6 +182,7 @@ class Experiment:
             "generation": maker("@GenerationEvaluation"),
             "generation_scores": optional(maker("@TrainingScores")),
             "training_curves": optional(maker("@TrainingCurves")),
+            "expected_data": optional(maker("@expected_data")),
         }
         for name, kind in kinds.items():
             value = getattr(self.configuration, name)
@@ -187,7 +198,6 @@ class Experiment:
         self.evaluation = part(choices.evaluation)
         self.generation = part(choices.generation)  # may load classifiers
         self.validation_attacker = choices.validation_attacker and part(choices.validation_attacker)
-        self.data = part(choices.data)
 
     def _check_data(self, problems: Problems):
         """Has every part say what it needs of the data."""
@@ -274,11 +284,15 @@ class Experiment:
         return tuple(stage for stage in STAGES if not missing.get(stage))
 
 
-def build(**choices) -> Experiment:
+def build(dry_run: bool = False, **choices) -> Experiment:
     """Makes the experiment that gin's bindings describe; `choices` win over the bindings of `Configuration`.
+
+    Args:
+        dry_run: see `Experiment`.
+        **choices: attributes of `Configuration`.
 
     Raises:
         ConfigurationError: see `Experiment`.
         RuntimeError: where a required binding is missing.
     """
-    return Experiment(Configuration(**choices))
+    return Experiment(Configuration(**choices), dry_run)

@@ -6,6 +6,7 @@ See docs/dry_run.md for what is counted and how well it agrees with measurements
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 
@@ -27,29 +28,66 @@ from robgan_tf.experiment.needs import (
 )
 from robgan_tf.keras2 import keras
 from robgan_tf.run import devices
+from robgan_tf.time_left import duration
 from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.stage import Stage
 
 
-def report(experiment: Experiment, run_dir: str) -> Iterator[str]:
-    """Yields lines about what a run would need, each as soon as it is known; then warnings, "warning: ...".
+@dataclasses.dataclass
+class _Verdicts:
+    """What the first lines and the last ones say, gathered while the parts are counted.
+
+    Attributes:
+        room: what is needed of what there is, "memory 1 GiB of 24 GiB".
+        short: whether something of that is too little.
+        seconds: that the training takes at least.
+        warnings: what may be too little, and what to do.
+    """
+
+    room: list[str] = dataclasses.field(default_factory=list)
+    short: bool = False
+    seconds: float = 0.0
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def need(self, needed: int, there: int | None, of_what: str, advice: str):
+        """Compares what is needed, in bytes, with what is there."""
+        self.room.append(f"{of_what} {readable(needed)} of {readable(there) if there else 'an unknown size'}")
+        if there is not None and needed > there:
+            self.short = True
+            self.warnings.append(f"{of_what}: the run needs {readable(needed)}, {readable(there)} are there: {advice}")
+
+
+def report(experiment: Experiment, run_dir: str) -> list[str]:
+    """Returns lines about what a run would need.
+
+    The first three say whether it will fit, how long it takes at least, and what is missing. Then comes what was
+    counted, and warnings, "warning: ...".
 
     Args:
-        experiment: the run.
+        experiment: the run, made for a dry run.
         run_dir: its folder; only its disk is looked at.
     """
-    warnings = []
-    yield from _data(experiment)
-    yield from _devices(experiment)
-    yield from _players(experiment)
+    verdicts = _Verdicts()
+    lines = [*_data(experiment), *_devices(experiment), *_players(experiment)]
     needs = {}
     for stage in experiment.training_stages:
-        yield from _length(stage, experiment)
+        lines += _length(stage, experiment)
         needs[stage] = step_needs(stage, experiment.data.image_shape, experiment.strategy)
-    yield from _speed(experiment, needs, warnings)
-    yield from _memory(experiment, needs, warnings)
-    yield from _disk(experiment, pathlib.Path(run_dir), warnings)
-    yield from (f"warning: {warning}" for warning in warnings)
+    lines += _speed(experiment, needs, verdicts)
+    lines += _memory(experiment, needs, verdicts)
+    lines += _disk(experiment, pathlib.Path(run_dir), verdicts)
+    missing = "nothing"
+    if experiment.missing is not None:
+        missing = f"the data; counted is what the configuration expects of them ({experiment.missing.rstrip('.')})"
+    return [
+        f"fits: {'no' if verdicts.short else 'yes'}: {', '.join(verdicts.room)}",
+        f"takes: at least {duration(verdicts.seconds)} of training on {_devices_in_words(experiment)}, by the "
+        f"arithmetic alone; the evaluation comes on top",
+        f"missing: {missing}",
+        "",
+        *lines,
+        *(f"warning: {warning}" for warning in verdicts.warnings),
+    ]
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
@@ -68,6 +106,11 @@ def _devices(experiment: Experiment) -> Iterator[str]:
         f"devices: {strategy.num_replicas_in_sync} replica(s) on {', '.join(_short(name) for name in names)}, "
         f"precision {keras.mixed_precision.global_policy().name}"
     )
+
+
+def _devices_in_words(experiment: Experiment) -> str:
+    on_gpu = tf.config.list_logical_devices("GPU")
+    return f"{experiment.strategy.num_replicas_in_sync} GPU(s)" if on_gpu else "this CPU"
 
 
 def _single_device() -> list[str]:
@@ -91,47 +134,47 @@ def _length(stage: Stage, experiment: Experiment) -> Iterator[str]:
     parts = f", in {stage.accumulation} parts" if stage.accumulation > 1 else ""
     yield (
         f"{stage.name_of_stage}: {stage.total_steps:,} steps of {stage.images_per_step} images "
-        f"({stage.replica_batch_size} at once on each device{parts}), {examples / stage.images_per_step:,.1f} an "
-        f"epoch; {images / examples:.3g} epochs, {images:,} images"
+        f"({stage.replica_batch_size} at once on each device{parts}), {images / examples:.3g} epochs, {images:,} images"
     )
     yield "  no attack" if stage.attacker is None else f"  attack: {stage.attacker}"
 
 
-def _speed(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterator[str]:
+def _speed(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator[str]:
     replicas = experiment.strategy.num_replicas_in_sync
-    on_gpu = bool(tf.config.list_logical_devices("GPU"))
     rate = matrix_product_rate(keras.mixed_precision.global_policy().compute_dtype)
-    together = rate * (replicas if on_gpu else 1)  # logical CPU devices are one and the same
-    yield (
-        f"speed: a large matrix product runs at {together / 1e12:,.3f} TFLOP/s on "
-        f"{f'{replicas} GPU(s)' if on_gpu else 'this CPU'}, which is more than training reaches"
-    )
+    # Logical CPU devices are one and the same.
+    together = rate * (replicas if tf.config.list_logical_devices("GPU") else 1)
+    yield f"speed: a large matrix product runs at {together / 1e12:,.3f} TFLOP/s on {_devices_in_words(experiment)}"
     for stage, need in needs.items():
-        noise = experiment.configuration.cotraining_noise if isinstance(stage, CoTraining) else 0.0
         flops = need.flops * replicas / stage.images_per_step
-        takes, gives = together / flops, reader_rate(experiment, stage.images_per_step, noise)
-        yield (
-            f"  {stage.name_of_stage}: {flops / 1e9:,.2f} GFLOP for each real image; the step can take at most "
-            f"{takes:,.1f} images/s on these devices, the reader gives {gives:,.0f} images/s on this machine: enough "
-            f"for devices of {gives * flops / 1e12:,.1f} TFLOP/s in all"
+        takes, images = together / flops, stage.total_steps * stage.images_per_step
+        counted = (
+            f"  {stage.name_of_stage}: {flops / 1e9:,.2f} GFLOP for each real image, at most {takes:,.1f} images/s"
         )
+        if experiment.missing is not None:
+            verdicts.seconds += images / takes
+            yield f"{counted}; the reader was not timed, for want of data"
+            continue
+        noise = experiment.configuration.cotraining_noise if isinstance(stage, CoTraining) else 0.0
+        gives = reader_rate(experiment, stage.images_per_step, noise)
+        verdicts.seconds += images / min(takes, gives)
+        yield f"{counted}; the reader gives {gives:,.0f} images/s, enough for {gives * flops / 1e12:,.1f} TFLOP/s"
         if gives < takes:
-            warnings.append(
+            verdicts.warnings.append(
                 f"{stage.name_of_stage}: the reader gives {gives:,.0f} images/s, fewer than the {takes:,.0f} that the "
                 f"devices could take at most: they may wait for data. More CPU cores or fewer augmentations help."
             )
 
 
-def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterator[str]:
+def _memory(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator[str]:
     replicas = experiment.strategy.num_replicas_in_sync
     weights, moments = resident_bytes(experiment)
     yield (
         f"memory of each device: {readable(weights)} weights, with averaged copies, and {readable(moments)} moments of "
-        f"the optimizers, all the time; beside them"
+        f"the optimizers, all the time; beside them intermediate results of"
     )
     totals = {}
     for stage, need in needs.items():
-        yield f"  {stage.name_of_stage}: {readable(need.batch)} real images of a step, and intermediate results at most"
         phases = dict(need.phases)
         if stage is experiment.finetuning:
             count = min(experiment.evaluation.batch_size, len(experiment.data.validation))
@@ -140,7 +183,7 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
             )
         if stage.attacker is None:
             phases = {name: phase for name, phase in phases.items() if not name.startswith("attack")}
-        yield from _phases(phases, warnings)
+        yield f"  {stage.name_of_stage}: {readable(need.batch)} real images of a step; {_phases(phases, verdicts)}"
         peak = max([need.peak, *(phase.peak for phase in phases.values())])
         totals[stage.name_of_stage] = need.batch + with_workspace(peak)
     with experiment.strategy.scope(), devices.precision("float32"):
@@ -149,8 +192,8 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
     count = min(experiment.evaluation.batch_size, experiment.evaluation.test_examples or test, test)
     attacked = [attack_needs(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]
     evaluation, images = max(attacked, key=lambda need: need[0].peak)
-    yield f"  evaluation: {readable(copy)} float32 copy of the classifier, and intermediate results at most"
-    yield from _phases({f"attack and classification of {count} images": evaluation}, warnings)
+    phases = {f"attack and classification of {count} images": evaluation}
+    yield f"  evaluation: {readable(copy)} float32 copy of the classifier; {_phases(phases, verdicts)}"
     totals["evaluation"] = copy + images + with_workspace(evaluation.peak)
 
     worst = max(totals, key=totals.get)
@@ -165,34 +208,28 @@ def _memory(experiment: Experiment, needs: dict, warnings: list[str]) -> Iterato
         data += experiment.finetuning.generated.nbytes
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     host = data + TENSORFLOW_BYTES + (0 if on_gpu else device * replicas)
-    there = host_memory()
     yield (
         f"memory of this machine: {readable(host)} needed ({readable(data)} images, {readable(TENSORFLOW_BYTES)} "
-        f"TensorFlow{'' if on_gpu else ', and the devices above'}), {readable(there) if there else 'unknown'} there"
+        f"TensorFlow{'' if on_gpu else ', and the devices above'})"
     )
-    machines = [("this machine", there, host)] if there else []
-    machines += [(f"GPU {index}", size, device + TENSORFLOW_BYTES) for index, size in enumerate(gpu_memory())]
-    for name, there, needed in machines:
-        if needed > there:
-            warnings.append(
-                f"{name} has {readable(there)} of memory, the run needs {readable(needed)}: set the stages' "
-                f"accumulation above 1, the networks' recompute to True, or lower batch_size."
-            )
+    advice = (
+        "set the stages' accumulation above 1, the networks' recompute to True, or lower batch_size (docs/memory.md)."
+    )
+    verdicts.need(host, host_memory(), "memory of this machine", advice)
+    for index, size in enumerate(gpu_memory()):
+        verdicts.need(device + TENSORFLOW_BYTES, size, f"memory of GPU {index}", advice)
 
 
-def _phases(phases: dict[str, Footprint], warnings: list[str]) -> Iterator[str]:
+def _phases(phases: dict[str, Footprint], verdicts: _Verdicts) -> str:
     for name, phase in phases.items():
-        yield f"    {readable(phase.peak):>10} {name}"
-        warnings += [f"{name}: {unknown} is not known, and not counted." for unknown in phase.unknown]
+        verdicts.warnings += [f"{name}: {unknown} is not known, and not counted." for unknown in phase.unknown]
+    return ", ".join(f"{name} {readable(phase.peak)}" for name, phase in phases.items())
 
 
-def _disk(experiment: Experiment, run_dir: pathlib.Path, warnings: list[str]) -> Iterator[str]:
-    parts, free = disk_needs(experiment), free_bytes(run_dir)
+def _disk(experiment: Experiment, run_dir: pathlib.Path, verdicts: _Verdicts) -> Iterator[str]:
+    parts = disk_needs(experiment)
     needed = sum(parts.values())
-    yield f"disk: {readable(needed)} needed in {run_dir}, {readable(free)} free"
-    yield from (f"    {readable(size):>10} {name}" for name, size in parts.items())
-    if needed > free:
-        warnings.append(
-            f"the run needs {readable(needed)} of disk in {run_dir}, {readable(free)} are free: give another "
-            f"--run_dir, or raise Experiment.sample_every."
-        )
+    yield f"disk: {readable(needed)} needed in {run_dir}: " + ", ".join(
+        f"{name} {readable(size)}" for name, size in parts.items()
+    )
+    verdicts.need(needed, free_bytes(run_dir), "disk", "give another --run_dir, or raise Experiment.sample_every.")

@@ -59,7 +59,7 @@ def test_the_players_are_counted(report, experiment):
 def test_the_steps_are_counted(report):
     # 75 epochs of 1,287 images, 3 micro-batches of 32 a step; 80 epochs, 32 a step.
     line = line_of(report, "cotraining: 1,005 steps")
-    assert "of 96 images (32 at once on each device), 13.4 an epoch; 75 epochs, 96,480 images" in line
+    assert "of 96 images (32 at once on each device), 75 epochs, 96,480 images" in line
     assert "80 epochs, 102,976 images" in line_of(report, "finetuning: 3,218 steps")
     assert any("attack: 5 steps of 0.05 (6.38/255), from the image" in line for line in report)
 
@@ -131,21 +131,32 @@ def test_every_phase_is_in_the_report(report):
         "attack and classification of 250 images",
     ]
     for name in names:
-        assert any(re.fullmatch(rf" +[0-9.]+ MiB {re.escape(name)}", line) for line in report), name
+        assert any(re.search(rf"[;,] {re.escape(name)} [0-9.]+ MiB\b", line) for line in report), name
     assert not any("not counted" in line for line in report)
-    for text in ("images/s on these devices, the reader gives", "checkpoints of cotraining", "export"):
+    for text in ("images/s; the reader gives", "checkpoints of cotraining", "export"):
         assert any(text in line for line in report), text
 
 
 def test_too_little_memory_is_a_warning(report):
-    assert any(line.startswith("warning: this machine has 1.0 MiB of memory, the run needs") for line in report)
+    assert any(
+        re.match(r"warning: memory of this machine: the run needs [0-9.]+ GiB, 1.0 MiB are there: set", line)
+        for line in report
+    )
+    assert re.match(r"fits: no: memory of this machine [0-9.]+ GiB of 1.0 MiB, disk [0-9.]+ MiB of ", report[0])
+
+
+def test_the_first_lines_say_whether_it_fits_how_long_it_takes_and_what_is_missing(report):
+    assert [line.partition(":")[0] for line in report[:4]] == ["fits", "takes", "missing", ""]
+    assert re.match(r"takes: at least (\d+ (h|min|s) ?)+ of training on this CPU", report[1])
+    assert report[2] == "missing: nothing"
 
 
 def test_too_little_disk_is_a_warning(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment.cotraining, "total_steps", 10**12)
-    warnings = []
-    list(plan._disk(experiment, tmp_path / "not" / "there", warnings))
-    assert len(warnings) == 1 and re.search(r"needs [0-9,.]+ GiB of disk in .*not/there, .* are free", warnings[0])
+    verdicts = plan._Verdicts()
+    list(plan._disk(experiment, tmp_path / "not" / "there", verdicts))
+    (warning,) = verdicts.warnings
+    assert verdicts.short and re.match(r"disk: the run needs [0-9,.]+ GiB, .* are there: give another", warning)
 
 
 def test_the_reader_and_the_matrix_product_have_a_rate(experiment):
@@ -215,7 +226,50 @@ def test_all_contradictions_are_reported_once_each_and_nothing_is_written(tmp_pa
     assert len(lines) == len(expected) and all(line.startswith("error: ") for line in lines), lines
     for text in expected:
         assert sum(text in line for line in lines) == 1, (text, lines)
-    assert {path.name for path in tmp_path.iterdir()} <= {"data"}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "classes", "train"),
+    [("cifar10", 32, 10, "49,000"), ("imagenet64", 64, 143, "180,000"), ("imagenet128", 128, 143, "180,000")],
+)
+def test_a_configuration_says_what_its_data_are_expected_to_be(tmp_path, monkeypatch, config, size, classes, train):
+    monkeypatch.chdir(tmp_path)
+    gin.clear_config()
+    params = [f"tfds_images.data_dir = '{tmp_path / 'tfds'}'", "Generator.base_width = 1"]
+    made = command_line.build_experiment([str(ROOT / f"gin/{config}.gin")], params, dry_run=True)
+    assert made.missing.startswith(("tfds_images: 'cifar10' is not in", "tfrecord_images: there is no folder"))
+    assert made.data.image_shape == (size, size, 3) and made.data.num_classes == classes
+    assert f"{len(made.data.train):,}" == train
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_data_of_which_nothing_is_expected_are_named_with_what_to_bind(tmp_path, capsys):
+    gin.clear_config()
+    params = [f"tfrecord_images.data_dir = '{tmp_path / 'none'}'", "Experiment.expected_data = None"]
+    with pytest.raises(SystemExit):
+        command_line.build_experiment([str(ROOT / "gin/imagenet64.gin")], params, dry_run=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no folder" in line and "say what they will be: Experiment.expected_data = @expected_data" in line
+
+
+@pytest.mark.slow
+def test_a_dry_run_without_data_writes_nothing_and_is_a_screen(tmp_path):
+    command = [sys.executable, "-m", "robgan_tf.train", f"--gin_file={ROOT}/gin/cifar10.gin", "--dry_run"]
+    home = tmp_path / "home"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    environment |= {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    params = ["Generator.base_width = 2", "Discriminator.base_width = 2", "tfds_images.data_dir = 'data'"]
+    command += [f"--gin_param={param}" for param in params]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("fits: yes") and lines[1].startswith("takes: at least") and len(lines) <= 50
+    assert "missing: the data; counted is what the configuration expects of them (tfds_images: 'cifar10' is not" in (
+        " ".join(result.stdout.split())
+    )
+    assert "test: 10,000 images, 1,000 to 1,000 of a class" in result.stdout and "In call to" not in result.stdout
+    assert max(map(len, lines)) <= 110
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_all_parts_share_is_named_once(tmp_path, capsys):

@@ -19,6 +19,7 @@ from robgan_tf.data.datasets import (
     validation_cut,
 )
 from robgan_tf.data.description import whereabouts
+from robgan_tf.data.expected import MissingDataError
 from robgan_tf.data.names import some
 from robgan_tf.data.sources.class_folders import TEST, TRAIN, ClassFolders, ImageFile
 from robgan_tf.data.sources.image_files import ImageFiles, in_parallel
@@ -78,7 +79,7 @@ def image_folder(
         raise ValueError(f"image_folder: channels must be 3 (RGB) or 1 (grey), got {channels}.")
     root = pathlib.Path(local_path(data_dir, "image_folder.data_dir"))
     if not root.is_dir():
-        raise ValueError(
+        raise MissingDataError(
             f"image_folder: there is no folder {whereabouts(root)}; data_dir must hold train/<class>/ and val/<class>/"
         )
     try:

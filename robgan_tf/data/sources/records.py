@@ -17,8 +17,9 @@ from robgan_tf.bindings import may_change
 from robgan_tf.data.checksums import listing_checksum
 from robgan_tf.data.datasets import Examples, ImageData, check_memory
 from robgan_tf.data.description import whereabouts
+from robgan_tf.data.expected import MissingDataError
 from robgan_tf.data.names import some
-from robgan_tf.data.sources.dataset_manifest import DatasetManifest
+from robgan_tf.data.sources.dataset_manifest import FILE_NAME, DatasetManifest
 from robgan_tf.data.sources.record_stream import Records
 from robgan_tf.paths import user_path
 from robgan_tf.values import checked, number, optional, switch, whole
@@ -76,14 +77,15 @@ def tfrecord_images(
         raise ValueError(f"tfrecord_images: channels must be 3 (RGB) or 1 (grey), got {channels}.")
     root = pathlib.Path(user_path(data_dir, "tfrecord_images.data_dir"))
     if not root.is_dir():
-        raise ValueError(
+        raise MissingDataError(
             f"tfrecord_images: there is no folder {whereabouts(root)}; give one that python -m robgan_tf.prepare made."
         )
     root = root.resolve()
     try:
         manifest = DatasetManifest.read(root)
     except ValueError as error:
-        raise ValueError(f"tfrecord_images: {error}") from error
+        kind = ValueError if (root / FILE_NAME).exists() else MissingDataError
+        raise kind(f"tfrecord_images: {error}") from error
     _check_expectations(root, manifest, image_size, num_classes, class_names)
     wanted = _validation_count(root, manifest, validation_examples)
     held = wanted + manifest.splits["test"].examples

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import pathlib
+import tempfile
 
 import gin
 import numpy as np
@@ -24,6 +26,7 @@ from robgan_tf.data.datasets import (
     with_progress,
 )
 from robgan_tf.data.description import whereabouts
+from robgan_tf.data.expected import MissingDataError, may_prepare
 from robgan_tf.data.names import some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
 from robgan_tf.paths import folder_to_write, user_path
@@ -54,11 +57,13 @@ def digits(
         ValueError: if a number is out of its range, or data_dir can't be written.
     """
     check_image_size("digits", image_size)
-    builder = prepared_digits(data_dir and folder_to_write(data_dir, "digits.data_dir"))
-    train = _read_tfds_split(builder, "train", "image", "label", image_size)
-    test = _read_tfds_split(builder, "test", "image", "label", image_size)
-    names = builder.info.features["label"].names
-    return image_data("digits", names, train, test, validation_examples, seed, _fingerprint(builder))
+    elsewhere = contextlib.nullcontext(data_dir) if may_prepare() else tempfile.TemporaryDirectory()
+    with elsewhere as folder:
+        builder = prepared_digits(folder and folder_to_write(folder, "digits.data_dir"))
+        train = _read_tfds_split(builder, "train", "image", "label", image_size)
+        test = _read_tfds_split(builder, "test", "image", "label", image_size)
+        names = builder.info.features["label"].names
+        return image_data("digits", names, train, test, validation_examples, seed, _fingerprint(builder))
 
 
 @gin.configurable
@@ -180,10 +185,14 @@ def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> t
     if is_prepared(builder):
         return builder
     folder = pathlib.Path(builder.data_dir_root)
+    if download and not may_prepare():
+        raise MissingDataError(
+            f"tfds_images: {name!r} is not in {whereabouts(folder)}; the training downloads it (tfds_images.download)."
+        )
     if not download:
         names = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
         prepared = [entry for entry in names if entry != "downloads" and not entry.startswith(".")]
-        raise ValueError(
+        raise MissingDataError(
             f"tfds_images: {name!r} is not prepared in {whereabouts(folder)} (there: {some(prepared)}); "
             "set tfds_images.download = True to fetch it, or data_dir to where it is."
         )
