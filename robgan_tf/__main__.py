@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a robust classifier and a generator, evaluate and export",
     "evaluate": "measure a classifier's accuracy under attack",
     "evaluate_generator": "measure the images of a generator",
+    "compare": "put the accuracies of several classifiers side by side",
     "sample": "show generated and attacked images",
     "export": "export the classifier of a finished run",
     "report": "write the report of a run anew",

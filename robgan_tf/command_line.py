@@ -178,13 +178,13 @@ def own_flags(define_flags: Callable[[], None]) -> dict[str, bool]:
     return {name: values[name].boolean for name in values}
 
 
-def help_text(function: Callable[[], None], define_flags: Callable, program: str) -> str:
+def help_text(function: Callable, define_flags: Callable, program: str, arguments: str = "") -> str:
     """Returns what --help shows: what a command does, its flags, the configurations, and an example."""
     module = sys.modules[function.__module__]
-    lines = [module.__doc__.strip().splitlines()[0], "", f"usage: {program} [flags]", ""]
+    lines = [module.__doc__.strip().splitlines()[0], "", f"usage: {program} {arguments or '[flags]'}", ""]
     values = flags.FlagValues()
     define_flags(values)
-    width = max(len(name) for name in values) + 6
+    width = max((len(name) for name in values), default=0) + 6
     for name in values:
         flag = values[name]
         what = flag.help.partition(";\n")[0]  # absl adds how to repeat a flag
@@ -211,13 +211,14 @@ def help_text(function: Callable[[], None], define_flags: Callable, program: str
     return "\n".join(lines)
 
 
-def main(function: Callable[[], None], define_flags: Callable, several_workers: bool = False):
+def main(function: Callable, define_flags: Callable, several_workers: bool = False, arguments: str = ""):
     """Runs a command: defines and parses the flags, calls `function`, and exits with the right status.
 
     Args:
         function: does what the flags say.
         define_flags: defines the command's flags, in the `FlagValues` that it is given.
         several_workers: whether it heeds a TF_CONFIG, and runs on all machines that this names.
+        arguments: what it takes beside flags, for its help: `function` is then called with them, a list.
     """
     streams.make_lasting()
     if not several_workers:
@@ -227,7 +228,7 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
     def parse(argv):
         program = argv[0] if argv[0].startswith("robgan ") else f"python -m robgan_tf.{pathlib.Path(argv[0]).stem}"
         if any(argument in ("--help", "-help", "-h", "--helpshort", "--helpfull") for argument in argv[1:]):
-            print(help_text(function, define_flags, program))
+            print(help_text(function, define_flags, program, arguments))
             end_printed()
             sys.exit(0)
         if "--version" in argv[1:]:
@@ -239,7 +240,7 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
             fail(re.sub(r"^flag (--\w+)=.*?: (?=\1)", "", one_line(error)))  # a path's message names the flag itself
         except flags.Error as error:
             fail(f"{one_line(error)} (--help lists the flags)")
-        if rest[1:]:
+        if rest[1:] and not arguments:
             fail(f"unexpected argument {rest[1]!r} (--help lists the flags)")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
@@ -249,7 +250,7 @@ def main(function: Callable[[], None], define_flags: Callable, several_workers: 
 
     def call(argv):
         try:
-            function()
+            function(*([argv[1:]] if arguments else []))
         except ImportError as error:
             if error.name not in ("tensorflow", "tf_keras"):
                 raise

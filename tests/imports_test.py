@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "robgan_tf"
 
 # From the top floor to the bottom. A part is a module or a folder of robgan_tf; it may import from the parts named
 # behind it, and a folder from itself.
-COMMANDS = ("train", "evaluate", "evaluate_generator", "export", "sample", "report", "prepare")
+COMMANDS = ("train", "evaluate", "evaluate_generator", "compare", "export", "sample", "report", "prepare")
 LOWEST = "players layers losses keras2 time_left bindings paths values"
 BELOW_COMMANDS = f"experiment training robustness generation serving pages run data {LOWEST}"
 ALLOWED = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.data.datasets import Examples, ImageData, image_data
 
 
 def data_from_arrays(
@@ -14,24 +14,31 @@ def data_from_arrays(
     test: tuple[np.ndarray, np.ndarray],
     class_names: Sequence[str],
     name: str = "arrays",
+    validation_examples: int = 0,
+    seed: int = 0,
 ) -> ImageData:
-    """Makes a data set, for `RobustnessEvaluation`, of arrays as `keras.datasets.cifar10.load_data` gives them.
+    """Makes a data set, for an evaluation or a run, of arrays as `keras.datasets.cifar10.load_data` gives them.
 
     Args:
         train: images uint8 [N, H, W, C] in 0..255, and labels int [N] or [N, 1], from 0.
         test: held-out ones of the same shape.
         class_names: a name for each class, in the order of the labels.
         name: what reports call the data.
+        validation_examples: how many training images are moved to the validation split, which fine-tuning needs.
+        seed: of their choice.
 
     Raises:
-        ValueError: for other shapes or types, or labels that are no class.
+        ValueError: for other shapes or types, labels that are no class, or more validation images than there are.
     """
     class_names = tuple(map(str, class_names))
     splits = [examples_from_arrays(*split, len(class_names)) for split in (train, test)]
     shapes = [split.image_shape for split in splits]
     if shapes[0] != shapes[1]:
         raise ValueError(f"{name}: training images are {shapes[0]}, test images {shapes[1]}: make them equal.")
-    return ImageData(name, class_names, splits[0], splits[0].select(np.zeros(0, int)), splits[1])
+    if not validation_examples:
+        return ImageData(name, class_names, splits[0], splits[0].select(np.zeros(0, int)), splits[1])
+    train = Examples(splits[0].images.copy(), splits[0].labels.copy())  # which `image_data` writes over
+    return image_data(name, class_names, train, splits[1], validation_examples, seed)
 
 
 def examples_from_arrays(images: np.ndarray, labels: np.ndarray | None, num_classes: int) -> Examples:

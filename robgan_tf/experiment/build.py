@@ -17,6 +17,7 @@ from robgan_tf.experiment.problems import Problems
 from robgan_tf.generation.evaluation import GenerationEvaluation
 from robgan_tf.keras2 import keras
 from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
+from robgan_tf.players.classifiers.keras_classifier import as_classifier
 from robgan_tf.run import devices
 from robgan_tf.run.workers import Workers
 from robgan_tf.serving.saved_model import ExportOptions
@@ -50,8 +51,8 @@ class Configuration:
         generator: makes the generator; None for adversarial training.
         cotraining: makes the first stage; None to start with fine-tuning.
         finetuning: makes the second stage; None for none.
-        classifier: makes another classifier for fine-tuning, `@PreActResNet18` or `@VGG16` (eq. 6); it starts from
-            nothing. None for the discriminator's class branch (eq. 10).
+        classifier: makes another classifier for fine-tuning (eq. 6), any Keras network: `@PreActResNet18`, `@VGG16` or
+            your own; it starts from nothing. None for the discriminator's class branch (eq. 10).
         generated: makes the source of generated images for fine-tuning: `@this_generator` for the averaged generator of
             this run, where it has one; `@sample_file`; or None for none.
         validation_attacker: makes the attack that chooses the best checkpoint of fine-tuning, on the validation part of
@@ -223,7 +224,7 @@ class Experiment:
             self.class_branch = part(lambda: ClassBranch(self.discriminator), self.discriminator)
         self.classifier = self.class_branch
         if choices.classifier is not None:
-            self.classifier = part(lambda: choices.classifier(classes, shape))
+            self.classifier = part(lambda: as_classifier(choices.classifier(classes, shape)))
         networks, average = [self.classifier], None
         if choices.generator is not None:
             player = part(lambda: choices.generator(classes, shape))

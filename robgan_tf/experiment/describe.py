@@ -55,7 +55,7 @@ def summary(experiment) -> str:
     for stage in experiment.training_stages:
         attacker = "no attack"
         if stage.attacker is not None:
-            attacker = f"attack: {stage.attacker}"
+            attacker = f"attack: {type(stage.attacker).__name__}, {stage.attacker}"
         lines.append(
             f"{stage.name_of_stage}: {stage.total_steps} steps of {stage.images_per_step} images "
             f"({stage.total_steps * stage.images_per_step / len(data.train):.3g} epochs), {attacker}"

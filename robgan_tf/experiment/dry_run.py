@@ -136,7 +136,7 @@ def _length(stage: Stage, experiment: Experiment) -> Iterator[str]:
         f"{stage.name_of_stage}: {stage.total_steps:,} steps of {stage.images_per_step} images "
         f"({stage.replica_batch_size} at once on each device{parts}), {images / examples:.3g} epochs, {images:,} images"
     )
-    yield "  no attack" if stage.attacker is None else f"  attack: {stage.attacker}"
+    yield "  no attack" if stage.attacker is None else f"  attack: {type(stage.attacker).__name__}, {stage.attacker}"
 
 
 def _speed(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator[str]:

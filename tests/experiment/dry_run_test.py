@@ -61,7 +61,7 @@ def test_the_steps_are_counted(report):
     line = line_of(report, "cotraining: 1,005 steps")
     assert "of 96 images (32 at once on each device), 75 epochs, 96,480 images" in line
     assert "80 epochs, 102,976 images" in line_of(report, "finetuning: 3,218 steps")
-    assert any("attack: 5 steps of 0.05 (6.38/255), from the image" in line for line in report)
+    assert any("attack: Attacker, 5 steps of 0.05 (6.38/255), from the image" in line for line in report)
 
 
 def test_the_attack_takes_the_arithmetic_of_the_discriminator_there_and_back(experiment):
