@@ -107,7 +107,11 @@ setup(
     packages=find_packages(include=["robgan_tf*"]),
     cmdclass={"build_py": BuildWithConfigurations},
     entry_points={"console_scripts": ["robgan = robgan_tf.__main__:main"]},
-    package_data={"robgan_tf": ["py.typed"], "robgan_tf.pages": ["templates/*.html", "styles/*.css"]},
+    package_data={
+        "robgan_tf": ["py.typed"],
+        "robgan_tf.pages": ["templates/*.html", "styles/*.css"],
+        "robgan_tf.serving": ["templates/*.md"],
+    },
     install_requires=[
         *by_stack(TENSORFLOW_2_15, TENSORFLOW_2_21),
         "importlib_resources",  # imported by tensorflow-datasets, not declared

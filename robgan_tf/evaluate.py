@@ -31,6 +31,11 @@ def evaluate():
     if (FLAGS.run_dir is None) == (FLAGS.saved_model is None):
         command_line.fail("give either --run_dir=R or --saved_model=DIR with --gin_file=F")
     evaluation = evaluate_run() if FLAGS.run_dir is not None else evaluate_saved_model()
+    if FLAGS.robustbench:
+        from robgan_tf.data.files import write_json
+
+        write_json(pathlib.Path(FLAGS.robustbench), evaluation.report["robustbench"])
+        print(f"wrote {FLAGS.robustbench}: fill in name, authors, link and venue")
     for line in evaluation.failed_checks:
         print(f"check failed: {line}", file=sys.stderr)
     if FLAGS.strict and evaluation.failed_checks:
@@ -97,6 +102,9 @@ def define_flags(values: flags.FlagValues):
         paths.file_to_write,
         "File for the report; the run's robustness.json, or the screen, if not given.",
         values,
+    )
+    command_line.define_path(
+        "robustbench", paths.file_to_write, "File for an entry in the form of RobustBench's model_info.", values
     )
     flags.DEFINE_boolean("strict", False, "Exit with status 3 if a check of the evaluation fails.", flag_values=values)
 

@@ -93,6 +93,8 @@ def test_commands_name_scripts_flags_and_configurations_that_exist(page, script,
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_bindings_that_are_named_exist(page):
+    if page.name == "your_own_defence.md":
+        pytest.skip("its bindings are of its own files, which your_own_defence_test.py reads")
     from robgan_tf.experiment import build as experiment  # noqa: F401 - makes everything known to gin
 
     spans = code(page.read_text(encoding="utf-8"))

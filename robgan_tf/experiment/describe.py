@@ -80,6 +80,7 @@ def about_export(experiment, run_directory: RunDirectory) -> dict:
     return {
         "dataset": experiment.data.name,
         "network": experiment.result.name,
+        "training": summary(experiment).splitlines(),
         "threat_model": {
             "norm": experiment.evaluation.attacks[0].threat_model.norm,
             "epsilon": epsilon,

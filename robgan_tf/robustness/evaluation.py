@@ -264,8 +264,14 @@ def summary(values: np.ndarray) -> dict:
 
 
 def robustbench(report: dict) -> dict:
-    """Returns what RobustBench's `model_info` files say of a model, in its field names and its strings of per cent."""
+    """Returns what RobustBench's `model_info` files say of a model, in its field names and its strings of per cent.
+
+    What an evaluation does not know is empty: for the authors, and `autoattack_acc` for RobustBench's own run.
+    """
     return {
+        **dict.fromkeys(("link", "name", "authors", "venue", "architecture", "footnote", "autoattack_acc"), ""),
+        "additional_data": False,
+        "number_forward_passes": 1,
         "dataset": report["dataset"],
         "threat_model": {"linf": "Linf", "l2": "L2", "l1": "L1"}[report["norm"]],
         "eps": f"{report['reference_epsilon_255']:g}/255",

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 FILE = os.path.join("assets.extra", "manifest.json")
 
 # What a report of the evaluation tells about accuracy under attack; the rest stays in robustness.json.
-_ACCURACY = ("split", "examples", "clean", "curve", "worst_case", "attacks", "seed")
+_ACCURACY = ("split", "examples", "clean", "clean_interval", "curve", "worst_case", "attacks", "seed")
 
 
 def describe_input(image_shape: Sequence[int], max_pixels: int) -> dict:
@@ -38,6 +38,9 @@ def describe_accuracy(report: Mapping | None) -> dict | None:
     if report is None:
         return None
     accuracy = {key: report[key] for key in _ACCURACY if key in report}
+    accuracy["checks"] = [
+        {key: check.get(key) for key in ("name", "status", "message")} for check in report.get("checks", ())
+    ]
     accuracy["failed_checks"] = [check["name"] for check in report.get("checks", ()) if check["status"] == "fail"]
     accuracy["measured_with"] = {"dtype": "float32", "git_commit": report.get("git_commit")}
     return accuracy

@@ -27,7 +27,7 @@ import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 from robgan_tf.data.files import flush
-from robgan_tf.serving import manifest, warm_up
+from robgan_tf.serving import manifest, model_card, warm_up
 from robgan_tf.serving.classifier import ServedClassifier
 from robgan_tf.serving.loading import load_saved_model
 from robgan_tf.serving.options import ExportOptions
@@ -127,7 +127,9 @@ def export_classifier(
         for signature, inputs in requests:  # a server would not load the version if one of them failed
             loaded.signatures[signature](**inputs)
         warm_up.write(unfinished, requests)
-        manifest.write(unfinished, _describe(image_shape, class_names, options, about or {}))
+        described = _describe(image_shape, class_names, options, about or {})
+        manifest.write(unfinished, described)
+        model_card.write(unfinished, described)
         versions = [int(name) for name in os.listdir(export_root) if name.isdecimal()]
         directory = os.path.join(export_root, str(1 + max(versions, default=0)))
         for folder, _, names in os.walk(unfinished):

@@ -165,6 +165,7 @@ def test_names_and_shape_are_in_the_graph(exported):
 def test_export_holds_no_keras_and_the_classify_method_name(exported):
     network, _, directory, _ = exported
     assert sorted(os.listdir(directory)) == [
+        "MODEL_CARD.md",
         "assets",
         "assets.extra",
         "fingerprint.pb",
