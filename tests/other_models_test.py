@@ -32,7 +32,7 @@ def test_a_network_of_pytorch_is_attacked_and_has_an_entry_for_robustbench(tmp_p
     for line in lines:
         run(*shlex.split(line)[1:], *(f"--gin_param={binding}" for binding in SHORT))
     report, entry = (json.loads((tmp_path / name).read_text()) for name in ("theirs.json", "entry.json"))
-    assert report["clean"] > 0.9 and report["worst_case"]["accuracy"] < report["clean"]
+    assert report["clean"] > 0.7 and report["worst_case"]["accuracy"] < report["clean"]
     assert set(entry) >= {"link", "name", "authors", "dataset", "venue", "architecture", "eps", "autoattack_acc"}
     assert entry["clean_acc"] == f"{100 * report['clean']:.2f}" and entry["eps"] == "25.5/255"
     assert "100 test images" in run("-m", "robgan_tf.compare", "theirs.json", "theirs.json")
