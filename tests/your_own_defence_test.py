@@ -83,10 +83,9 @@ def test_every_command_of_the_page_runs_in_order(folder):
             arguments += [f"--gin_param={binding}" for binding in SHORT]
         done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
-    lines = [
-        line for line in done.stdout.splitlines() if line.startswith(("runs/network", "runs/penalty", "mine.json"))
-    ]
-    assert len(lines) == 3 and all("PGD-20 on class_loss" in line for line in lines)
+    rows = done.stdout.splitlines()[3:6]
+    assert [row.split()[0] for row in rows] == ["runs/network", "runs/penalty", "mine.json"], done.stdout
+    assert all("PGD-20 on class_loss" in row for row in rows)
     metrics = [json.loads(line) for line in (folder / "runs/metric/metrics.jsonl").read_text().splitlines()]
     assert all(0.1 <= line["classifier_confidence"] <= 1 for line in metrics if "classifier_confidence" in line)
     assert any("classifier_confidence" in line for line in metrics)
