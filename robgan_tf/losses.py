@@ -14,6 +14,8 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
+from robgan_tf.values import checked, number
+
 # ---- terms, which configurations bind by reference
 
 
@@ -60,7 +62,12 @@ def class_loss(logits, labels):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
 
+_TERMS = "real fake real_class fake_class generator generator_class attack attack_class"
+_WEIGHTS = dict.fromkeys(_TERMS.split(), number(least=0))
+
+
 @gin.configurable("as_paper")
+@checked("as_paper", **_WEIGHTS)
 @dataclasses.dataclass(frozen=True)
 class Weights:
     """The weights of all terms of the co-training losses: those of the paper, all 1.
@@ -87,6 +94,7 @@ class Weights:
 
 
 @gin.configurable("as_code", module="ac_gan")
+@checked("ac_gan.as_code", **_WEIGHTS)
 @dataclasses.dataclass(frozen=True)
 class AcGanAsCode(Weights):
     """The weights of the authors' released code with the AC-GAN loss: all 0.5."""
@@ -102,12 +110,10 @@ class AcGanAsCode(Weights):
 
 
 @gin.configurable("as_code", module="split")
+@checked("split.as_code", **_WEIGHTS)
 @dataclasses.dataclass(frozen=True)
 class SplitAsCode(AcGanAsCode):
-    """The weights of the authors' released code with the split loss: 0.5, but 1 for the source of generated images.
-
-    So their ablation of the split loss changes two things at once.
-    """
+    """Those of their code with the split loss: 1 for `fake`, so their ablation of it changes two things at once."""
 
     fake: float = 1.0
 
@@ -169,6 +175,20 @@ def attack_objective(
     return source + weights.attack_class * attack_class_loss(real.classes, labels)
 
 
+def fine_tuning_loss(per_image, real: int, fake_weight: float):
+    """Equation 10 (and 6): the sum over real images, plus lambda times that over generated ones (a scalar).
+
+    A sum and not a value per image, since real and generated images may differ in number; the caller divides by the
+    global number of real images.
+
+    Args:
+        per_image: loss of each image, [real + generated].
+        real: number of real images, which come first.
+        fake_weight: lambda, 0.3 to 0.8 in the authors' code.
+    """
+    return tf.reduce_sum(per_image[:real]) + fake_weight * tf.reduce_sum(per_image[real:])
+
+
 # ---- the projection discriminator
 #
 # Miyato & Koyama, ICLR 2018, eq. 5: f(x, y) = psi(h) + <embed(y), h>, with h the pooled features. The inner products
@@ -195,23 +215,6 @@ def projection_generator_loss(fake, fake_labels, weights: Weights, source_loss: 
 def projection_attack_objective(real, labels, weights: Weights, source_loss: Callable = hinge):
     """The discriminator's loss on real images, for an attacker. Arguments as of `attack_objective`."""
     return weights.attack * source_loss(projection_logits(real, labels), real=True)
-
-
-# ---- fine-tuning
-
-
-def fine_tuning_loss(per_image, real: int, fake_weight: float):
-    """Equation 10 (and 6): the sum over real images, plus lambda times that over generated ones (a scalar).
-
-    A sum and not a value per image, since real and generated images may differ in number; the caller divides by the
-    global number of real images.
-
-    Args:
-        per_image: loss of each image, [real + generated].
-        real: number of real images, which come first.
-        fake_weight: lambda, 0.3 to 0.8 in the authors' code.
-    """
-    return tf.reduce_sum(per_image[:real]) + fake_weight * tf.reduce_sum(per_image[real:])
 
 
 # ---- presets

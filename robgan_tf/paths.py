@@ -111,3 +111,10 @@ def file_to_write(text: str, name: str) -> str:
         raise ValueError(f"{name}={text} is a folder: give the path of a file in it.")
     folder_to_write(os.path.dirname(path) or ".", name)
     return path
+
+
+def export_versions(root: str | os.PathLike) -> list[pathlib.Path]:
+    """Returns the folders of an export's versions, `<root>/1`, `<root>/2`, ..., the newest last."""
+    return sorted(
+        (path for path in pathlib.Path(root).glob("[0-9]*") if path.name.isdecimal()), key=lambda path: int(path.name)
+    )

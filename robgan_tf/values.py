@@ -4,11 +4,13 @@
     @checked(epochs=number(above=0), batch_size=whole(1))
     class CoTraining: ...
 
-A value that is not allowed is a ValueError that names the binding, what was given and what is allowed.
+A value that is not allowed is a ValueError that names the binding, what is allowed, what was given and, where it is
+plain what was meant, what to write.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import inspect
@@ -64,6 +66,11 @@ def switch() -> Kind:
     return Kind("True or False", lambda value: isinstance(value, bool))
 
 
+def one_of(*names: str) -> Kind:
+    """One of some texts."""
+    return Kind(f"one of {', '.join(names)}", lambda value: isinstance(value, str) and value in names)
+
+
 def maker(example: str) -> Kind:
     """A function or class that the code calls, by reference and without brackets."""
     return Kind(f"a reference such as {example}, without brackets", callable)
@@ -88,8 +95,29 @@ def several(kind: Kind, least: int = 1) -> Kind:
     return Kind(f"a list in brackets, each entry {kind.words}", allows)
 
 
-def checked(**kinds: Kind):
-    """Returns a decorator of a class or function: its arguments of these names have to be what their kinds say."""
+def check(binding: str, value, kind: Kind, hint: str = ""):
+    """Raises a ValueError, in the name of `binding`, unless `value` is what `kind` says; `hint` says what to do."""
+    if not kind.allows(value):
+        raise ValueError(f"{binding} must be {kind.words}, got {value!r}{_hint(value, kind) or hint and f'; {hint}'}.")
+
+
+def _hint(value, kind: Kind) -> str:
+    """What to write instead, where it is the same value of another type."""
+    try:
+        meant = ast.literal_eval(value) if isinstance(value, str) else int(value)
+    except (ValueError, TypeError, SyntaxError, OverflowError):
+        return ""
+    same = isinstance(value, str) or (isinstance(value, float) and meant == value)
+    return f"; write {meant!r}" if same and kind.allows(meant) else ""
+
+
+def checked(binding: str | None = None, /, **kinds: Kind):
+    """Returns a decorator of a class or function: its arguments of these names have to be what their kinds say.
+
+    Args:
+        binding: the name that gin knows it by, for messages, where that is not its own.
+        **kinds: what each of these parameters may be.
+    """
 
     def decorate(target):
         function = target.__init__ if inspect.isclass(target) else target
@@ -103,9 +131,11 @@ def checked(**kinds: Kind):
                 given = signature.bind_partial(*args, **kwargs).arguments
             except TypeError:  # says it better itself
                 return function(*args, **kwargs)
+            # The class that is made, which may be a subclass.
+            owner = binding or (type(args[0]) if inspect.isclass(target) else target).__name__
             for name, kind in kinds.items():
-                if name in given and given[name] is not gin.REQUIRED and not kind.allows(given[name]):
-                    raise ValueError(f"{target.__name__}.{name} must be {kind.words}, got {given[name]!r}.")
+                if name in given and given[name] is not gin.REQUIRED:
+                    check(f"{owner}.{name}", given[name], kind)
             return function(*args, **kwargs)
 
         # gin reads it to know the parameters, and does not look behind a wrapper by itself.

@@ -1,6 +1,7 @@
 """Who may import whom: imports run one way, down."""
 
 import ast
+import functools
 import importlib
 import pathlib
 import subprocess
@@ -30,7 +31,7 @@ ALLOWED = {
     "robustness": f"pages run data {LOWEST}",
     "generation": f"serving run data {LOWEST}",
     "serving": "data keras2 bindings values paths",
-    "pages": "run data bindings",
+    "pages": "run data bindings paths",
     "players": "run data layers losses keras2 time_left bindings values",
     "run": "data keras2 time_left bindings values",
     "data": "time_left bindings paths values",
@@ -167,6 +168,29 @@ def test_a_forbidden_import_is_found(module, source, name):
 )
 def test_an_allowed_import_is_not(module, source):
     assert forbidden_imports(module, source) == set()
+
+
+def imports_at_the_top(source):
+    """As `imports`, but only what is imported as the module is: not in functions, not for type checkers alone."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    return {name[len("robgan_tf.") :] for name in imports(ast.unparse(tree)) if name.startswith("robgan_tf.")}
+
+
+@functools.cache
+def longest_chain(module):
+    """The longest chain of modules that importing this one imports, each imported by the one before."""
+    below = [longest_chain(other) for other in imports_at_the_top(SOURCES[module]) if other != module]
+    return (module, *max(below, key=len, default=()))
+
+
+def test_a_reader_follows_eight_modules_at_most():
+    assert max(map(len, map(longest_chain, SOURCES))) <= 8, max(map(longest_chain, SOURCES), key=len)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_is_read_in_one_sitting(module):
+    assert len(SOURCES[module].splitlines()) <= 300
 
 
 @pytest.mark.parametrize("library", ONE_MODULE_EACH)

@@ -178,3 +178,10 @@ open("done", "w").close()
         answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert answer.stderr == "" and (tmp_path / "done").exists(), end
         (tmp_path / "done").unlink()
+
+
+def test_versions_of_an_export_are_in_the_order_of_their_numbers(tmp_path):
+    for name in ("10", "9", "1", "1x", ".unfinished_export", "latest"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in paths.export_versions(tmp_path)] == ["1", "9", "10"]
+    assert paths.export_versions(tmp_path / "nowhere") == []

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 import gin
 import tensorflow as tf
 
+from robgan_tf.values import checked, number, whole
+
 
 def row_seed(seed: tf.Tensor, first_row: tf.Tensor) -> tf.Tensor:
     """int64 [3]: a stateless seed [2] with the row of the global batch that comes first."""
@@ -55,6 +57,7 @@ def uniform(seed: tf.Tensor, shape: Sequence) -> tf.Tensor:
 
 
 @gin.configurable
+@checked(padding=whole(0))
 def pad_and_crop(images: tf.Tensor, seed: tf.Tensor, padding: int = 4) -> tf.Tensor:
     """Shifts each image by up to `padding` pixels: pads with black and cuts a random window (the CIFAR-10 recipe).
 
@@ -69,8 +72,6 @@ def pad_and_crop(images: tf.Tensor, seed: tf.Tensor, padding: int = 4) -> tf.Ten
     Raises:
         ValueError: if padding is negative.
     """
-    if padding < 0:
-        raise ValueError(f"pad_and_crop: padding must be 0 or more pixels, got {padding}.")
     if padding == 0:
         return images
     batch = tf.shape(images)[0]
@@ -101,6 +102,7 @@ def random_flip(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 @gin.configurable
+@checked(min_area=number(above=0, most=1), max_area=number(above=0, most=1))
 def random_resized_crop(images: tf.Tensor, seed: tf.Tensor, min_area: float = 0.8, max_area: float = 0.9) -> tf.Tensor:
     """Cuts a random square holding 80 to 90 % of each image's area and enlarges it to full size (bilinear).
 

@@ -24,7 +24,7 @@ from robgan_tf.serving.saved_model import ExportOptions
 from robgan_tf.training.generated import this_generator
 from robgan_tf.training.stage import Stage
 from robgan_tf.training.upkeep import Upkeep
-from robgan_tf.values import maker, number, optional, several, whole
+from robgan_tf.values import check, maker, number, optional, several, whole
 
 # The stages by the names that commands use.
 STAGES = ("cotrain", "finetune", "evaluate", "export")
@@ -187,7 +187,8 @@ class Experiment:
         }
         for name, kind in kinds.items():
             value = getattr(self.configuration, name)
-            problems.check(not kind.allows(value), f"Experiment.{name} must be {kind.words}, got {value!r}.")
+            problems.part(lambda name=name, value=value, kind=kind: check(f"Experiment.{name}", value, kind))
+        problems.raise_found()  # nothing can be made of such values
 
     def _make_surroundings(self, problems: Problems):
         """Makes all but players and stages. The devices come first, since whatever TensorFlow does sets them up."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import pathlib
 import shutil
+from typing import TYPE_CHECKING
 
-from robgan_tf.experiment.build import Experiment
-from robgan_tf.experiment.needs import bytes_of, variables_of
-from robgan_tf.training.stage import Stage
+from robgan_tf.experiment.footprint import bytes_of, variables_of
+
+if TYPE_CHECKING:
+    from robgan_tf.experiment.build import Experiment
+    from robgan_tf.training.stage import Stage
 
 # The exported graph, with its signatures.
 _EXPORTED_GRAPH_BYTES = 2**19

@@ -9,19 +9,18 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
-from robgan_tf.experiment.build import Experiment
 from robgan_tf.experiment.disk import disk_needs, free_bytes, readable
-from robgan_tf.experiment.footprint import Footprint
+from robgan_tf.experiment.footprint import Footprint, bytes_of
 from robgan_tf.experiment.machine_speed import gpu_memory, host_memory, matrix_product_rate, reader_rate
 from robgan_tf.experiment.needs import (
     TENSORFLOW_BYTES,
     WORKSPACE,
     attack_needs,
-    bytes_of,
     resident_bytes,
     step_needs,
     with_workspace,
@@ -31,6 +30,9 @@ from robgan_tf.run import devices
 from robgan_tf.time_left import duration
 from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.stage import Stage
+
+if TYPE_CHECKING:
+    from robgan_tf.experiment.build import Experiment
 
 
 @dataclasses.dataclass

@@ -80,6 +80,16 @@ def size_in_bytes(tensor) -> int | None:
     return None if elements is None else elements * tensor.dtype.size
 
 
+def variables_of(owner) -> list[tf.Variable]:
+    """Returns the variables of what a checkpoint keeps under one name, which may be a variable itself."""
+    return [owner] if isinstance(owner, tf.Variable) else list(owner.variables)
+
+
+def bytes_of(variables: Sequence[tf.Variable]) -> int:
+    """Returns the bytes of variables, each counted once."""
+    return sum(map(size_in_bytes, {id(variable): variable for variable in variables}.values()))
+
+
 class _Buffer:
     """Memory behind one or more tensors."""
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import logging
 
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.data.description import describe, differences, uneven_classes
 from robgan_tf.data.files import write_json
-from robgan_tf.experiment.build import Experiment
 from robgan_tf.run.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from robgan_tf.experiment.build import Experiment
 
 
 class DataChangedError(ValueError):

@@ -6,11 +6,14 @@ import os
 import shutil
 import subprocess
 import time
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from robgan_tf.data.batches import training_batches
-from robgan_tf.experiment.build import Experiment
+
+if TYPE_CHECKING:
+    from robgan_tf.experiment.build import Experiment
 
 
 def host_memory() -> int | None:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
-from robgan_tf.experiment.build import Experiment
-from robgan_tf.experiment.footprint import Footprint, footprint, size_in_bytes
+from robgan_tf.experiment.footprint import Footprint, bytes_of, footprint, size_in_bytes, variables_of
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.pictures import generated_grid
 from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.stage import Stage
+
+if TYPE_CHECKING:
+    from robgan_tf.experiment.build import Experiment
 
 # What kernels take for themselves, results that live longer because operations run ahead of the program, and gaps
 # between buffers: a share of the intermediate results, measured on CPUs (docs/dry_run.md).
@@ -134,13 +137,3 @@ def resident_bytes(experiment: Experiment) -> tuple[int, int]:
         for name, owner in stage.checkpoint_objects().items():
             (moments if "optimizer" in name else weights).extend(variables_of(owner))
     return bytes_of(weights), bytes_of(moments)
-
-
-def variables_of(owner) -> list[tf.Variable]:
-    """Returns the variables of what a checkpoint keeps under one name, which may be a variable itself."""
-    return [owner] if isinstance(owner, tf.Variable) else list(owner.variables)
-
-
-def bytes_of(variables: Sequence[tf.Variable]) -> int:
-    """Returns the bytes of variables, each counted once."""
-    return sum(map(size_in_bytes, {id(variable): variable for variable in variables}.values()))

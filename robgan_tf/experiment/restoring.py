@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from robgan_tf.experiment.build import Experiment
+from typing import TYPE_CHECKING
+
 from robgan_tf.experiment.known_data import check_data
 from robgan_tf.keras2 import keras
 from robgan_tf.players.classifiers.class_branch import Classifier
@@ -10,7 +11,10 @@ from robgan_tf.run.checkpoints import Checkpoints
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.signals import StopRequests
 from robgan_tf.training.loop import StageTraining
-from robgan_tf.training.stage import Stage
+
+if TYPE_CHECKING:
+    from robgan_tf.experiment.build import Experiment
+    from robgan_tf.training.stage import Stage
 
 
 class NotTrainedError(ValueError):

@@ -23,6 +23,7 @@ from robgan_tf.generation.extractors import Extractor
 from robgan_tf.generation.image_sources import ImageSource, SampledImages, images_of_file
 from robgan_tf.keras2 import keras
 from robgan_tf.pages.run_page import update_run_report
+from robgan_tf.paths import export_versions
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.robustness.evaluation import Evaluation
 from robgan_tf.robustness.validation import validation_accuracies
@@ -75,7 +76,7 @@ def run_stages(
         evaluation = evaluate(experiment, run_directory)
         on_chief(lambda: write_evaluation(run_directory.tensorboard, evaluation.report))
         on_chief(lambda: evaluation.write(run_directory.robustness))  # which tells that all of it is done
-    if "export" in stages and not on_chief(lambda: any(run_directory.exports.glob("[0-9]*"))):
+    if "export" in stages and not on_chief(lambda: export_versions(run_directory.exports)):
         export(experiment, run_directory)
     on_chief(lambda: update_run_report(run_directory))
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data.datasets import Examples
+from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.generation.image_sources import ImageSource
 from robgan_tf.keras2 import keras
@@ -18,10 +18,12 @@ from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.time_left import TimeLeft
+from robgan_tf.values import checked, number, whole
 
 
 @gin.configurable
 @may_change()
+@checked(updates=whole(1), batch_size=whole(1), learning_rate=number(above=0), seed=whole(0))
 @dataclasses.dataclass(frozen=True)
 class ClassifierTraining:
     """How a classifier is trained: cross-entropy, Adam with a rate that falls to 0, no attack, no augmentation.
@@ -40,13 +42,6 @@ class ClassifierTraining:
     batch_size: int = 64
     learning_rate: float = 1e-3
     seed: int = 0
-
-    def __post_init__(self):
-        for name in ("updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"ClassifierTraining.{name} must be 1 or more, got {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise ValueError(f"ClassifierTraining.learning_rate must be > 0, got {self.learning_rate}.")
 
     def __call__(
         self,
@@ -95,3 +90,21 @@ def accuracy(classifier: Classifier, examples: Examples, batch_size: int) -> flo
     return float(
         AttackedClassifier(lambda images: classifier(images, training=False), None, batch_size)(examples).mean()
     )
+
+
+def classification_accuracy(
+    training: ClassifierTraining,
+    images: ImageSource,
+    train: ImageSource,
+    data: ImageData,
+    new_classifier: Callable[[], Classifier],
+    batch_size: int,
+    progress: Callable[[str], None],
+) -> dict:
+    """Accuracy on test images of classifiers trained on generated and on real ones (Ravuri & Vinyals, 2019)."""
+    found = {}
+    for name, source in (("generated", images), ("real", train)):
+        classifier = training(new_classifier, source, progress)
+        found[name] = accuracy(classifier, data.test, min(batch_size, len(data.test)))
+        progress(f"accuracy of a classifier trained on {name} images alone: {found[name]:.2%}")
+    return {**found, "test_images": len(data.test), **dataclasses.asdict(training)}

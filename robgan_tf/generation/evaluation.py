@@ -15,7 +15,7 @@ import numpy as np
 
 from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import ImageData, first_line
-from robgan_tf.generation.classifier_training import ClassifierTraining, accuracy
+from robgan_tf.generation.classifier_training import ClassifierTraining, classification_accuracy
 from robgan_tf.generation.extractors import (
     Extractor,
     ExtractorUnavailableError,
@@ -27,7 +27,7 @@ from robgan_tf.generation.reference import fingerprint, reference_statistics
 from robgan_tf.generation.scores import scores
 from robgan_tf.generation.similarity import scales, within_class_similarity
 from robgan_tf.generation.statistics import FeatureStatistics, gather
-from robgan_tf.paths import user_path
+from robgan_tf.paths import export_versions, user_path
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving.saved_model import export_classifier
@@ -185,7 +185,10 @@ class GenerationEvaluation:
             "reference": {"split": "train", "images": reference_images},
             "extractors": blocks,
             "similarity": self._similarity(images, train, data),
-            "classification_accuracy": self._classification_accuracy(images, train, data, new_classifier, progress),
+            "classification_accuracy": self.accuracy_training
+            and classification_accuracy(
+                self.accuracy_training, images, train, data, new_classifier, self.batch_size, progress
+            ),
             "notes": notes,
             "subset": self.subset,
             "nearest": self.nearest,
@@ -223,7 +226,7 @@ class GenerationEvaluation:
             "images": fingerprint(data.train),
         }
         folder = folder / hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-        versions = sorted(folder.glob("[0-9]*"))
+        versions = export_versions(folder)
         if versions:
             return str(versions[-1])
         progress(f"no extractor is given: a classifier is trained on {data.name}, and kept in {folder}")
@@ -283,23 +286,4 @@ class GenerationEvaluation:
             "scales": scales(min(data.image_shape[:2])),
             "images": self.similarity_images,
             **found,
-        }
-
-    def _classification_accuracy(self, images, train, data, new_classifier, progress) -> dict | None:
-        """Accuracy on test images of classifiers trained on generated and on real ones (Ravuri & Vinyals, 2019)."""
-        training = self.accuracy_training
-        if training is None:
-            return None
-        found = {}
-        for name, source in (("generated", images), ("real", train)):
-            classifier = training(new_classifier, source, progress)
-            found[name] = accuracy(classifier, data.test, min(self.batch_size, len(data.test)))
-            progress(f"accuracy of a classifier trained on {name} images alone: {found[name]:.2%}")
-        return {
-            **found,
-            "test_images": len(data.test),
-            "updates": training.updates,
-            "batch_size": training.batch_size,
-            "learning_rate": training.learning_rate,
-            "seed": training.seed,
         }

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import ImageData, first_line
 from robgan_tf.data.preprocessing import to_pixel_range
-from robgan_tf.paths import user_path
+from robgan_tf.paths import export_versions, user_path
 from robgan_tf.players.attacker import inputs
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.serving.loading import load_saved_model
@@ -172,9 +172,9 @@ def classifier_extractor(directory: str = gin.REQUIRED) -> Extractor:
         ValueError: for a folder without an export, or an export without the function `features`.
     """
     directory = user_path(directory, "classifier_extractor.directory")
-    versions = [path for path in pathlib.Path(directory, "export").glob("[0-9]*") if path.name.isdecimal()]
+    versions = export_versions(pathlib.Path(directory, "export"))
     if versions:
-        directory = str(max(versions, key=lambda path: int(path.name)))
+        directory = str(versions[-1])
     loaded = load_saved_model(directory)
     if not callable(getattr(loaded, "features", None)):
         raise ValueError(

@@ -8,15 +8,17 @@ import json
 import pathlib
 import re
 import zipfile
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
 from robgan_tf.data.datasets import ImageData, TrainingSplit
 from robgan_tf.data.files import written_aside
-from robgan_tf.generation.extractors import Extractor
 from robgan_tf.generation.image_sources import StoredImages
 from robgan_tf.generation.statistics import FeatureStatistics, gather
+
+if TYPE_CHECKING:
+    from robgan_tf.generation.extractors import Extractor
 
 # Images by which data sets of the same name are told apart.
 _FINGERPRINTED = 64

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from robgan_tf.generation.extractors import Extractor
 from robgan_tf.time_left import TimeLeft
+
+if TYPE_CHECKING:
+    from robgan_tf.generation.extractors import Extractor
 
 # Covariances of all classes are gathered if they need no more memory than that.
 _CLASS_BYTES = 1 << 28

@@ -9,12 +9,14 @@ from __future__ import annotations
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
+from robgan_tf.values import checked, number, whole
 
 # Of the authors' networks (Chainer's defaults): 2e-5, and 0.9 is the weight of the OLD running average.
 EPSILON = 2e-5
 MOMENTUM = 0.9
 
 
+@checked(epsilon=number(above=0))
 class BatchNorm(keras.layers.Layer):
     """Batch normalisation (Ioffe & Szegedy, ICML 2015) with statistics over the batches of all replicas.
 
@@ -77,6 +79,7 @@ class BatchNorm(keras.layers.Layer):
         return tf.cast(normalized, self._output_dtype), (mean, variance)
 
 
+@checked(num_classes=whole(1))
 class ConditionalBatchNorm(BatchNorm):
     """Batch norm with scale gamma (1 at the start) and offset beta (0) for each class (Dumoulin et al., ICLR 2017).
 

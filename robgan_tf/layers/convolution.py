@@ -12,6 +12,7 @@ from typing import Callable
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
+from robgan_tf.values import checked, switch, whole
 
 
 def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -99,6 +100,7 @@ def downsample(images: tf.Tensor) -> tf.Tensor:
     return tf.nn.avg_pool2d(images, ksize=2, strides=2, padding="VALID")
 
 
+@checked(filters=whole(1), kernel_size=whole(1), use_bias=switch())
 class Conv2D(keras.layers.Layer):
     """Convolution. Its variables are float32; it computes in the compute dtype of the global policy.
 

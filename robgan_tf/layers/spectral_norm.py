@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.convolution import convolve
+from robgan_tf.values import checked, switch, whole
 
 # Smaller norms are taken for zero, so that an all-zero kernel gives zero and not NaN. (l2_normalize wants its square.)
 _TINY = 1e-12
@@ -105,6 +106,7 @@ def cached_kernels(layers: Iterable[SpectralNormLayer]):
             layer._held = held
 
 
+@checked(filters=whole(1), kernel_size=whole(1))
 class SpectralNormConv2D(SpectralNormLayer):
     """As `Conv2D`, its kernel spectrally normalised.
 
@@ -133,6 +135,7 @@ class SpectralNormConv2D(SpectralNormLayer):
         return tf.nn.bias_add(images, tf.cast(self.bias, self.arithmetic_dtype))
 
 
+@checked(units=whole(1), use_bias=switch())
 class SpectralNormDense(SpectralNormLayer):
     """Linear layer, its kernel spectrally normalised.
 

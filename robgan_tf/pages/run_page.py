@@ -11,6 +11,7 @@ from robgan_tf.bindings import bindings
 from robgan_tf.data.files import write_text
 from robgan_tf.pages.charts import Chart, accuracy_chart, line_chart
 from robgan_tf.pages.rendering import render
+from robgan_tf.paths import export_versions
 from robgan_tf.run import metrics
 from robgan_tf.run.directory import RunDirectory
 
@@ -35,7 +36,7 @@ def update_run_report(run_directory: RunDirectory):
         run_directory.robustness,
         run_directory.generation,
         *run_directory.samples.glob("*.png"),
-        *run_directory.exports.glob("[0-9]*"),
+        *export_versions(run_directory.exports),
     ]
     report = run_directory.report
     newest = max((path.stat().st_mtime_ns for path in sources if path.exists()), default=None)
@@ -74,7 +75,7 @@ def run_page(run_directory: RunDirectory) -> str:
         grids=_grids(run_directory),
         generation=_json(run_directory.generation),
         folder=str(run_directory.path.resolve()),
-        version=max((int(path.name) for path in run_directory.exports.glob("[0-9]*")), default=None),
+        version=max((int(path.name) for path in export_versions(run_directory.exports)), default=None),
         environment=_environment(_json(run_directory.manifest)),
         config=config.strip(),
         bindings=len(bound),

@@ -30,7 +30,15 @@ class Verdict(NamedTuple):
 
 
 @gin.configurable
-@checked(base_width=whole(1), multipliers=several(whole(1)), downsample=several(switch()), spectral_norm=switch())
+@checked(
+    num_classes=whole(1),
+    base_width=whole(1),
+    multipliers=several(whole(1)),
+    downsample=several(switch()),
+    spectral_norm=switch(),
+    recompute=switch(),
+    class_bias=switch(),
+)
 class Discriminator(keras.Model):
     """Tells real from fake images, and the class of both.
 

@@ -19,7 +19,14 @@ BOTTOM = 4
 
 
 @gin.configurable
-@checked(base_width=whole(1), multipliers=several(whole(1)), upsample=several(switch()), latent_dim=whole(1))
+@checked(
+    num_classes=whole(1),
+    base_width=whole(1),
+    multipliers=several(whole(1)),
+    upsample=several(switch()),
+    latent_dim=whole(1),
+    recompute=switch(),
+)
 class Generator(keras.Model):
     """Maps noise and class labels to images in [-1, 1].
 

@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.run.workers import cluster_size
-from robgan_tf.values import checked, switch, whole
+from robgan_tf.values import checked, one_of, switch, whole
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 # Its seed is that of the experiment: one that gin bound here would do nothing.
 @gin.configurable(denylist=["seed"])
-@checked(seed=whole(0), deterministic=switch(), replicas=whole(0))
+@checked(seed=whole(0), precision=one_of(*PRECISIONS), deterministic=switch(), replicas=whole(0))
 def configure(
     seed: int = 0, precision: str = "float32", deterministic: bool = False, replicas: int = 0, tpu: str | None = None
 ):
@@ -39,8 +39,6 @@ def configure(
         ValueError: for an unknown precision, more replicas than there are devices, a TF_CONFIG that can't be used, or
             settings that contradict each other.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"configure.precision must be one of {', '.join(PRECISIONS)}; got {precision!r}.")
     several_workers = cluster_size() > 1
     if several_workers + (tpu is not None) + (replicas > 0) > 1:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
-from robgan_tf.paths import user_path
+from robgan_tf.paths import export_versions, user_path
 
 
 class LoadedLogits:
@@ -67,9 +67,8 @@ def load_saved_model(directory: str):
         ValueError: the folder holds no SavedModel.
     """
     if not os.path.isfile(os.path.join(directory, "saved_model.pb")):
-        entries = os.listdir(directory) if os.path.isdir(directory) else []
-        versions = sorted(int(name) for name in entries if name.isdecimal())
-        hint = f"; did you mean its version {os.path.join(directory, str(versions[-1]))}?" if versions else "."
+        versions = export_versions(directory)
+        hint = f"; did you mean its version {versions[-1]}?" if versions else "."
         raise ValueError(f"{directory} is not an exported model: it has no saved_model.pb{hint}")
     return tf.saved_model.load(directory)
 

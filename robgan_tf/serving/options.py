@@ -10,7 +10,7 @@ import gin
 from robgan_tf.bindings import may_change
 from robgan_tf.serving.requests import MAX_PIXELS
 from robgan_tf.serving.warm_up import check_batch_sizes
-from robgan_tf.values import checked, whole
+from robgan_tf.values import checked, one_of, several, switch, whole
 
 # Compute type -> Keras's name of the precision.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
@@ -21,7 +21,12 @@ _MOST_PIXELS = 2**27
 
 @gin.configurable
 @may_change()
-@checked(max_pixels=whole(1))
+@checked(
+    compute=one_of(*PRECISIONS),
+    xla=switch(),
+    warm_up_batch_sizes=several(whole(1)),
+    max_pixels=whole(1, _MOST_PIXELS),
+)
 @dataclasses.dataclass(frozen=True)
 class ExportOptions:
     """How a classifier is exported.
@@ -43,10 +48,6 @@ class ExportOptions:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self):
-        if self.compute not in PRECISIONS:
-            raise ValueError(f"ExportOptions.compute must be one of {', '.join(PRECISIONS)}; got {self.compute!r}.")
-        if not 1 <= self.max_pixels <= _MOST_PIXELS:
-            raise ValueError(f"ExportOptions.max_pixels must be 1 to {_MOST_PIXELS}, got {self.max_pixels}.")
         check_batch_sizes(self.warm_up_batch_sizes)
 
     def check(self, image_shape: Sequence[int]) -> None:

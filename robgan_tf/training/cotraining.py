@@ -10,7 +10,7 @@ import tensorflow as tf
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import CoTrainingLosses, Weights, split
 from robgan_tf.players.attacker.attack import Attack
-from robgan_tf.run.metrics import SHARE, Metric, declare
+from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.optimization import (
     Schedule,
@@ -28,57 +28,8 @@ from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.standing_statistics import StandingStatistics
 from robgan_tf.values import checked, either, maker, number, switch, whole
 
-# Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
-# class, on [-1, 1] (photographs have about 0.5).
-_SATURATED, _ALIKE = 0.995, 0.02
-
 declare_player("generator")
 declare_player("discriminator")
-declare(
-    Metric(
-        "generator_loss",
-        "generator",
-        "Loss",
-        group="generator",
-        healthy="Both losses stay within a band after the first steps. The players work against each other, so neither "
-        "has to fall; growth without end is a failure.",
-    ),
-    Metric("discriminator_loss", "discriminator", "Loss", group="discriminator"),
-    Metric(
-        "discriminator_penalty", "penalty", "Penalty", "discriminator", description="Weighted; not part of the loss."
-    ),
-    Metric(
-        "generator_class_accuracy",
-        "fakes of the requested class",
-        "Classification accuracy",
-        group="health",
-        unit=SHARE,
-        tag="fakes_of_class",
-        description="Share of generated images that the discriminator assigns to the class they were made for.",
-        healthy="Fakes of the requested class come close to 100 %; near chance the generator ignores the class.",
-    ),
-    Metric(
-        "fake_accuracy",
-        "fakes detected",
-        "Real or fake",
-        group="health",
-        unit=SHARE,
-        tag="fakes_detected",
-        description="Share of generated images that the discriminator classifies as fake.",
-        healthy="The two lines are not both near 100 %. With an attacker, it is common and not by itself a failure "
-        "that nearly all fakes are detected and few real images classified as real: attacked real images look fake, "
-        "and the generator learns from the scores, not from the verdicts. Judge it by its images and their classes.",
-    ),
-    Metric(
-        "real_accuracy",
-        "real classified as real",
-        "Real or fake",
-        group="health",
-        unit=SHARE,
-        tag="real_as_real",
-        description="Share of (attacked) real images that the discriminator classifies as real.",
-    ),
-)
 
 
 @gin.configurable
@@ -198,19 +149,8 @@ class CoTraining(Stage):
         return {**self.players, **optimizers, "average_generator": self.average_generator, "step": self.step}
 
     def signs_of_collapse(self, metrics: dict) -> list[str]:
-        """See `Stage`: a discriminator that is never wrong, fakes that are all alike or not of their class."""
-        signs = []
-        if metrics["step"] < self.total_steps / 20:  # nobody knows anything yet
-            return signs
-        if min(metrics["real_accuracy"], metrics["fake_accuracy"]) > _SATURATED:
-            signs.append("the discriminator detects nearly all fakes: the generator gets little to learn from")
-        chance = 1 / self.generator.num_classes
-        # Where neither knows the classes, it is early. One that tells them of real images, but not of fakes, matters.
-        if metrics["class_accuracy"] > 3 * chance and metrics["generator_class_accuracy"] < 1.2 * chance:
-            signs.append("the classes of fakes are at chance: the generator ignores its labels")
-        if metrics.get("diversity", 1.0) < _ALIKE:
-            signs.append("the generated images of a class are nearly the same for every noise vector (mode collapse)")
-        return signs
+        """See `Stage`."""
+        return health.signs_of_collapse(metrics, self.total_steps, self.generator.num_classes)
 
     def train_step(self, batch):
         """One generator update, then for each micro-batch an attack and a discriminator update.

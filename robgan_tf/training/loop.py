@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import tensorflow as tf
 from absl import logging
@@ -20,8 +20,10 @@ from robgan_tf.run.checkpoints import Checkpoints
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.signals import StopRequests
 from robgan_tf.training.monitoring import MetricsLog, NonFiniteLossError, Profiler
-from robgan_tf.training.stage import Stage
 from robgan_tf.training.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from robgan_tf.training.stage import Stage
 
 
 class Stopped(Exception):

@@ -8,16 +8,19 @@ import math
 import os
 import pathlib
 import time
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 from absl import logging
 
 from robgan_tf.data.files import write_json
-from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.machine import memory_in_use
 from robgan_tf.run.metrics import FILE, SHARE, Metric, declarations, declare, read_declarations
 from robgan_tf.run.progress import Progress
 from robgan_tf.run.tensorboard import tidy_events, write_scalars
+
+if TYPE_CHECKING:
+    from robgan_tf.run.directory import RunDirectory
 
 _MACHINE = (
     Metric(

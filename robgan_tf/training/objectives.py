@@ -16,6 +16,7 @@ from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import magnified
 from robgan_tf.players.classifiers.class_branch import Classifier
+from robgan_tf.values import checked, number
 
 # Of squared norms: the root has no derivative at 0, where an image's loss is flat.
 _TINY = 1e-24
@@ -69,6 +70,7 @@ class Adversarial(Objective):
 
 
 @gin.configurable("trades")
+@checked("trades", beta=number(above=0))
 @dataclasses.dataclass(frozen=True)
 class Trades(Objective):
     """CE(f(x), y) + beta KL(f(x) || f(x')) at the x' of the largest KL (Zhang et al., ICML 2019, eq. 5, Algorithm 1).
@@ -83,10 +85,6 @@ class Trades(Objective):
     """
 
     beta: float = 6.0
-
-    def __post_init__(self):
-        if self.beta <= 0:
-            raise ValueError(f"trades.beta must be > 0, got {self.beta}; it is 6 in the authors' code.")
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or with one that starts where the objective has no gradient."""
@@ -110,6 +108,7 @@ class Trades(Objective):
 
 
 @gin.configurable("lipschitz_regularised")
+@checked("lipschitz_regularised", weight=number(above=0))
 @dataclasses.dataclass(frozen=True)
 class LipschitzRegularised(Adversarial):
     """CE(f(x), y) + lambda ||d CE(f(x), y) / dx||_2: the local Lipschitz value as a regulariser (Rob-GAN, eq. 4 and 5).
@@ -122,10 +121,6 @@ class LipschitzRegularised(Adversarial):
     """
 
     weight: float = 1.0
-
-    def __post_init__(self):
-        if self.weight <= 0:
-            raise ValueError(f"lipschitz_regularised.weight must be > 0, got {self.weight}.")
 
     def check(self, classifier, attacker):
         """Raises a ValueError for a network that computes its blocks anew, which can be differentiated once alone."""

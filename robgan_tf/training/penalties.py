@@ -13,9 +13,11 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
+from robgan_tf.values import check, number
 
 # Of squared norms: the root has no derivative at 0.
 _TINY = 1e-24
+_NO_PENALTY = "for no penalty set CoTraining.penalty = None"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,11 +79,6 @@ class GradientPenalty(Penalty):
         return tf.reduce_sum(tf.square(tape.gradient(logits, images)), axis=[1, 2, 3])
 
 
-def _check_weight(name: str, weight: float):
-    if not weight > 0:
-        raise ValueError(f"{name} must be > 0, got {weight}; for no penalty set CoTraining.penalty = None.")
-
-
 @gin.configurable("r1")
 @dataclasses.dataclass(frozen=True)
 class R1(GradientPenalty):
@@ -94,7 +91,7 @@ class R1(GradientPenalty):
     gamma: float = 10.0
 
     def __post_init__(self):
-        _check_weight("r1.gamma", self.gamma)
+        check("r1.gamma", self.gamma, number(above=0), _NO_PENALTY)
 
     def __call__(self, discriminator, batch, source_logits):
         """See `Penalty`."""
@@ -116,7 +113,7 @@ class WganGp(GradientPenalty):
     weight: float = 10.0
 
     def __post_init__(self):
-        _check_weight("wgan_gp.weight", self.weight)
+        check("wgan_gp.weight", self.weight, number(above=0), _NO_PENALTY)
 
     def __call__(self, discriminator, batch, source_logits):
         """See `Penalty`."""

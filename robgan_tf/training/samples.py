@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import PIL.Image
 import tensorflow as tf
@@ -13,7 +15,9 @@ from robgan_tf.players.sampling import images_by_class, shown_labels
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.grids import image_grid
 from robgan_tf.run.metrics import Metric, declare
-from robgan_tf.training.cotraining import CoTraining
+
+if TYPE_CHECKING:
+    from robgan_tf.training.cotraining import CoTraining
 
 _COLUMNS = 8
 

@@ -13,6 +13,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
 from robgan_tf.players.attacker.judge import over_images, repeat_on_standing
 from robgan_tf.players.attacker.threat_model import L1, ThreatModel
+from robgan_tf.values import check, number, whole
 
 
 class _State(NamedTuple):
@@ -72,11 +73,10 @@ class AutoPGD(Attack):
         objective: Callable | None = None,
     ):
         super().__init__(threat_model, loss if objective is None else objective, targets, restarts)
-        self.check_count("steps", steps, 1)
-        self.check_count("samples", samples, 1)
+        for name, value in {"steps": steps, "samples": samples}.items():
+            check(f"AutoPGD.{name}", value, whole(1))
         for name, value in {"momentum": momentum, "rho": rho}.items():
-            if not 0 < value <= 1:
-                raise ValueError(f"AutoPGD.{name} must be in (0, 1], got {value}; the paper's is 0.75.")
+            check(f"AutoPGD.{name}", value, number(above=0, most=1), "the paper's is 0.75")
         self.steps = steps
         self.momentum = momentum
         self.rho = rho

@@ -24,6 +24,7 @@ from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.judge import Judge, Score
 from robgan_tf.players.attacker.losses import check_loss_classes, likely_wrong_class, margin_loss
 from robgan_tf.players.attacker.threat_model import ThreatModel
+from robgan_tf.values import check, maker, whole
 
 
 class Attack(abc.ABC):
@@ -56,8 +57,9 @@ class Attack(abc.ABC):
         kind = type(self).__name__
         if not isinstance(threat_model, ThreatModel):
             raise ValueError(f"{kind}.threat_model must be a threat model such as @LInf(), got {threat_model!r}.")
-        self.check_count("restarts", restarts, 1)
-        self.check_count("targets", targets, 0)
+        check(f"{kind}.restarts", restarts, whole(1))
+        check(f"{kind}.targets", targets, whole(0))
+        check(f"{kind}.loss", loss, maker("@class_loss"))
         takes_targets = "targets" in inspect.signature(loss).parameters
         if takes_targets != (targets > 0):
             takes = "takes target classes" if takes_targets else "takes no target classes"
@@ -219,11 +221,6 @@ class Attack(abc.ABC):
         """Returns target classes and restarts for the label; nothing where there is one run."""
         targets = f", {self.targets} targets" if self.targets else ""
         return targets + (f", {self.restarts} restarts" if self.restarts > 1 else "")
-
-    def check_count(self, name: str, count: int, least: int):
-        """Raises ValueError, in the name of the parameter `name`, unless `count` is a whole number >= `least`."""
-        if not isinstance(count, int) or count < least:
-            raise ValueError(f"{type(self).__name__}.{name} must be a whole number >= {least}, got {count!r}.")
 
 
 def is_wrong(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -13,6 +13,7 @@ from robgan_tf.players.attacker.hyperplane import to_hyperplane
 from robgan_tf.players.attacker.judge import over_images, repeat_on_standing
 from robgan_tf.players.attacker.losses import targeted_margin_loss
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, ThreatModel
+from robgan_tf.values import check, number, whole
 
 
 class _State(NamedTuple):
@@ -60,16 +61,12 @@ class FAB(Attack):
         eta: float = 1.05,
         beta: float = 0.9,
     ):
-        self.check_count("targets", targets, 1)
+        check("FAB.targets", targets, whole(1))
         super().__init__(threat_model, targeted_margin_loss, targets, restarts)
-        self.check_count("steps", steps, 1)
-        for name, value, least, most in (
-            ("alpha_max", alpha_max, 0, 1),
-            ("eta", eta, 1, 2),
-            ("beta", beta, 0, 1),
-        ):
-            if not least <= value <= most:
-                raise ValueError(f"FAB.{name} must be within {least} .. {most}, got {value!r}.")
+        check("FAB.steps", steps, whole(1))
+        check("FAB.alpha_max", alpha_max, number(least=0, most=1))
+        check("FAB.eta", eta, number(least=1, most=2))
+        check("FAB.beta", beta, number(least=0, most=1))
         self.steps = steps
         self.alpha_max = alpha_max
         self.eta = eta

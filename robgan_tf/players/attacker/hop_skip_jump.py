@@ -12,6 +12,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.judge import over_images, repeat_on_standing
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.threat_model import L2, PIXEL_RANGE, LInf, ThreatModel
+from robgan_tf.values import check, whole
 
 # Length of the first random moves that estimate a gradient, as a share of the range of pixels.
 _FIRST_MOVE = 0.1
@@ -66,7 +67,7 @@ class HopSkipJump(Attack):
         if not isinstance(threat_model, (LInf, L2)):
             raise ValueError(f"HopSkipJump knows the threat models @LInf() and @L2(), got {threat_model!r}.")
         for name, count in {"steps": steps, "queries": queries, "tries": tries}.items():
-            self.check_count(name, count, 1)
+            check(f"HopSkipJump.{name}", count, whole(1))
         self.steps = steps
         self.queries = queries
         self.tries = tries

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data.datasets import Examples, ImageData
-from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
+if TYPE_CHECKING:
+    from robgan_tf.data.datasets import Examples, ImageData
+    from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
+
 
 # Another scale of pixels is blamed if clean accuracy on it is better by more than this, and than chance makes it: three
 # standard errors of the difference of two shares, which are 1/2 at most.

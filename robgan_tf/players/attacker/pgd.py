@@ -13,6 +13,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
 from robgan_tf.players.attacker.judge import Score, over_images
 from robgan_tf.players.attacker.threat_model import ThreatModel, epsilon_255
+from robgan_tf.values import check, number, optional, switch, whole
 
 
 @gin.register
@@ -70,25 +71,22 @@ class PGD(Attack):
             step_size, relative_step_size = attacker.absolute_step_size, attacker.relative_step_size
             momentum = attacker.momentum
         super().__init__(threat_model, loss if objective is None else objective, targets, restarts)
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(
-                f"{kind}.steps must be a whole number >= 1, got {steps!r}; for no attack set the attacker to None."
-            )
+        check(f"{kind}.steps", steps, whole(1), "for no attack set the attacker to None")
+        check(f"{kind}.random_start", random_start, switch())
+        check(f"{kind}.last_point", last_point, switch())
         if (step_size is None) == (relative_step_size is None):
             raise ValueError(
                 f"Give exactly one of {kind}.step_size (got {step_size!r}) and {kind}.relative_step_size "
                 f"(got {relative_step_size!r})."
             )
-        length = step_size if step_size is not None else relative_step_size
-        if not 0 < length < math.inf:
-            raise ValueError(f"The attack's steps must have a finite positive length, got {length}.")
-        if momentum is not None and not 0 <= momentum < 1:
-            raise ValueError(f"{kind}.momentum must be in [0, 1), got {momentum}; usual are 0.75 to 0.9.")
+        check(f"{kind}.step_size", step_size, optional(number(above=0)))
+        check(f"{kind}.relative_step_size", relative_step_size, optional(number(above=0)))
+        check(f"{kind}.momentum", momentum, optional(number(least=0, below=1)), "usual are 0.75 to 0.9")
         if restarts > 1 and not random_start:
             raise ValueError(
                 f"{kind}.restarts = {restarts} would do the same {restarts} times: set the attacker's random_start."
             )
-        self.check_count("samples", samples, 1)
+        check(f"{kind}.samples", samples, whole(1))
         self.steps = steps
         self.absolute_step_size = step_size
         self.relative_step_size = relative_step_size

@@ -13,6 +13,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.judge import over_images, repeat_on_standing
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.threat_model import L1, L2, LInf, ThreatModel
+from robgan_tf.values import check, number, whole
 
 # After these shares of the queries the squares' area is halved (section 4.1: 10, 50, 200, ... of 10,000).
 _HALVINGS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -56,9 +57,8 @@ class Square(Attack):
         restarts: int = 1,
     ):
         super().__init__(threat_model, margin_loss, restarts=restarts)
-        self.check_count("queries", queries, 1)
-        if not 0 < initial_share <= 1:
-            raise ValueError(f"Square.initial_share must be in (0, 1], got {initial_share}; the paper's is 0.8.")
+        check("Square.queries", queries, whole(1))
+        check("Square.initial_share", initial_share, number(above=0, most=1), "the paper's is 0.8")
         if not isinstance(threat_model, (LInf, L2, L1)):
             raise ValueError(f"Square knows the threat models @LInf(), @L2() and @L1(), got {threat_model!r}.")
         self.queries = queries

@@ -21,6 +21,7 @@ from robgan_tf.players.attacker.losses import targeted_margin_loss
 from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import ThreatModel
 from robgan_tf.players.attacker.transfer import Transfer
+from robgan_tf.values import check, whole
 
 _BATCH = 64
 # The network's last feature map is at most so many pixels wide.
@@ -56,7 +57,7 @@ class Surrogate(Transfer):
         width: int = 32,
     ):
         for name, value in (("steps", steps), ("targets", targets), ("updates", updates), ("examples", examples)):
-            self.check_count(name, value, 1)
+            check(f"{type(self).__name__}.{name}", value, whole(1))
         self.updates = updates
         self.examples = examples
         self.width = width

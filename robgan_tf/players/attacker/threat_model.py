@@ -7,10 +7,11 @@ images is 16/255 = 0.0627.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import gin
 import tensorflow as tf
+
+from robgan_tf.values import check, number
 
 # Lower and upper end of the pixel scale.
 PIXEL_RANGE = (-1.0, 1.0)
@@ -37,11 +38,8 @@ class ThreatModel:
     def __post_init__(self):
         if tf.is_tensor(self.epsilon):  # in a graph that serves many radii; its value can't be checked
             return
-        if not (isinstance(self.epsilon, (int, float)) and math.isfinite(self.epsilon) and self.epsilon >= 0):
-            raise ValueError(
-                f"epsilon must be a finite number >= 0 on the pixel scale [-1, 1], got {self.epsilon!r}; "
-                f"8/255 on the scale [0, 1] is 16/255 = 0.0627 here."
-            )
+        hint = "it is on the pixel scale [-1, 1], where 8/255 of [0, 1] is 16/255 = 0.0627"
+        check(f"{type(self).__name__}.epsilon", self.epsilon, number(least=0), hint)
 
     def project(self, images, originals):
         """Returns the points of the ball around `originals`, within pixel range, that replace `images` [B, H, W, C]."""

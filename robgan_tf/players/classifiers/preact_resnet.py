@@ -59,7 +59,7 @@ class PreActBlock(keras.layers.Layer):
 
 
 @gin.configurable
-@checked(base_width=whole(1))
+@checked(num_classes=whole(1), base_width=whole(1))
 class PreActResNet18(PooledClassifier):
     """PreActResNet-18 as in kuangliu/pytorch-cifar: eight blocks, an average over the image, and a linear layer.
 

@@ -20,7 +20,7 @@ _GROUPS = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
 
 
 @gin.configurable
-@checked(base_width=whole(1))
+@checked(num_classes=whole(1), base_width=whole(1))
 class VGG16(PooledClassifier):
     """VGG16 as in kuangliu/pytorch-cifar: conv3x3, BN, ReLU thirteen times, and one linear layer.
 
