@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Callable, NamedTuple
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from robgan_tf.data import preprocessing
 from robgan_tf.data.datasets import Examples
-from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, ThreatModel
+
+if TYPE_CHECKING:
+    from robgan_tf.players.attacker.attack import Attack
 
 
 class Attacked(NamedTuple):

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Callable
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
+
 if TYPE_CHECKING:
     from robgan_tf.data.datasets import Examples, ImageData
-    from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 
 
 # Another scale of pixels is blamed if clean accuracy on it is better by more than this, and than chance makes it: three
