@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from robgan_tf.data.sources import pillow_images
 from robgan_tf.keras2 import keras
 from robgan_tf.serving import saved_model
+from robgan_tf.serving.export_checks import ExportError
 
 CLASS_NAMES = ("null", "one", "two", "drei", "vier")
 COLOUR = (16, 16, 3)
@@ -279,7 +280,7 @@ def test_wrong_model_is_an_error_and_leaves_earlier_versions_alone(tmp_path, wro
     network = make_network(GRAY)
     earlier = tmp_path / "export" / "3"
     earlier.mkdir(parents=True)
-    with pytest.raises(saved_model.ExportError, match=message):
+    with pytest.raises(ExportError, match=message):
         saved_model.export_classifier(
             functools.partial(wrong, network), network.variables, **arguments(GRAY, tmp_path / "export")
         )
