@@ -17,7 +17,7 @@ def test_one_replica_needs_no_mirroring_and_two_get_it():
 def test_precision_is_set_and_a_typo_named_with_what_is_allowed():
     devices.configure(precision="mixed_bfloat16")
     assert keras.mixed_precision.global_policy().compute_dtype == "bfloat16"
-    with pytest.raises(ValueError, match="one of float32, mixed_bfloat16, mixed_float16; got 'bf16'"):
+    with pytest.raises(ValueError, match="one of float32, mixed_bfloat16, mixed_float16, got 'bf16'"):
         devices.configure(precision="bf16")
 
 

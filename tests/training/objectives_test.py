@@ -155,7 +155,7 @@ def test_what_does_not_go_together_is_refused(make_discriminator):
     with pytest.raises(ValueError, match="set Discriminator.recompute = False"):
         LipschitzRegularised().check(ClassBranch(make_discriminator(recompute=True)), None)
     LipschitzRegularised().check(ClassBranch(make_discriminator()), None)
-    with pytest.raises(ValueError, match="trades.beta must be > 0, got -1"):
+    with pytest.raises(ValueError, match="trades.beta must be a number > 0, got -1"):
         Trades(beta=-1)
-    with pytest.raises(ValueError, match="lipschitz_regularised.weight must be > 0, got 0"):
+    with pytest.raises(ValueError, match="lipschitz_regularised.weight must be a number > 0, got 0"):
         LipschitzRegularised(weight=0)

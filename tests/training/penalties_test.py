@@ -342,8 +342,8 @@ def test_a_penalty_and_a_loss_of_your_own_are_one_file(cotraining, tmp_path, mon
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: R1(gamma=0), r"r1.gamma must be > 0, got 0; .* CoTraining.penalty = None"),
-        (lambda: WganGp(weight=-1.0), r"wgan_gp.weight must be > 0, got -1.0"),
+        (lambda: R1(gamma=0), r"r1.gamma must be a number > 0, got 0; .* CoTraining.penalty = None"),
+        (lambda: WganGp(weight=-1.0), r"wgan_gp.weight must be a number > 0, got -1.0"),
     ],
 )
 def test_a_weight_out_of_range_is_refused(make, message):

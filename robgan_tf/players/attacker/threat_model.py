@@ -7,6 +7,7 @@ images is 16/255 = 0.0627.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import gin
 import tensorflow as tf

@@ -301,9 +301,12 @@ def test_steps_that_just_reach_epsilon_are_allowed_and_a_little_less_is_not(step
         (dict(steps=2.5), "Attacker.steps must be a whole number >= 1, got 2.5"),
         (dict(step_size=None), r"exactly one of Attacker.step_size \(got None\).*relative_step_size \(got None\)"),
         (dict(relative_step_size=0.5), r"exactly one of Attacker.step_size \(got 0.05\).*_step_size \(got 0.5\)"),
-        (dict(step_size=0.0), "steps must have a finite positive length, got 0"),
-        (dict(step_size=-0.1), "steps must have a finite positive length, got -0.1"),
-        (dict(step_size=None, relative_step_size=-1), "steps must have a finite positive length, got -1"),
+        (dict(step_size=0.0), "Attacker.step_size must be a number > 0, or None, got 0"),
+        (dict(step_size=-0.1), "Attacker.step_size must be a number > 0, or None, got -0.1"),
+        (
+            dict(step_size=None, relative_step_size=-1),
+            "Attacker.relative_step_size must be a number > 0, or None, got -1",
+        ),
     ],
 )
 def test_contradictory_settings_are_refused(settings, message):
