@@ -345,7 +345,7 @@ def test_fine_tuning_after_co_training_may_do_without_generated_images(make_expe
         ("digits.validation_examples = 0", "validation part of the training split, which is empty"),
         (
             "Experiment.data = @image_folder",
-            "image_folder.data_dir, image_folder.image_size must be set: bind what is missing",
+            "image_folder.data_dir, image_folder.image_size must be set: bind",
         ),
         ("Experiment.validate_every = 0", "Experiment.validate_every must be a whole number >= 1, got 0"),
         ("Experiment.cotraining_noise = -1.0", "Experiment.cotraining_noise must be a number >= 0, got -1.0"),
