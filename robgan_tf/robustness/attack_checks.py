@@ -216,10 +216,15 @@ def check_growing_balls(trials: Trials, first: AttackedClassifier, right: Exampl
     )
 
 
-def check_starts(trials: Trials, steps: int, right: Examples) -> Check:
-    """Returns whether PGD from the image itself reaches what it reaches from afar, within 4 epsilon."""
-    radius = FACTORS[-1] * trials.ball.epsilon
-    near, far = (trials.against(pgd(trials.ball, steps, random_start=start))(right, radius) for start in (False, True))
+def check_starts(trials: Trials, starts: Sequence[AttackedClassifier], right: Examples) -> Check:
+    """Returns whether PGD from the image itself reaches what it reaches from afar, within 4 epsilon.
+
+    Args:
+        trials: has the threat model.
+        starts: the classifier under PGD from the image, and from random points.
+        right: images that are right clean.
+    """
+    near, far = (opponent(right, FACTORS[-1] * trials.ball.epsilon) for opponent in starts)
     return paired(
         "Attacks from the image reach as far as from afar",
         np.sum(near & ~far),
@@ -231,10 +236,9 @@ def check_starts(trials: Trials, steps: int, right: Examples) -> Check:
     )
 
 
-def check_unbounded(trials: Trials, steps: int, right: Examples) -> Check:
-    """Returns whether PGD breaks every image where it may turn each into any other, from the image and from afar."""
+def check_unbounded(trials: Trials, starts: Sequence[AttackedClassifier], right: Examples) -> Check:
+    """Returns whether PGD breaks every image where it may turn each into any other; arguments as of `check_starts`."""
     radius = unbounded(trials.ball, right.image_shape)
-    starts = [trials.against(pgd(trials.ball, steps, random_start=start)) for start in (False, True)]
     stands = np.any([opponent(right, radius) for opponent in starts], axis=0)
     return counted(
         "Unbounded attack reaches 0 %",

@@ -22,6 +22,8 @@ _LENGTHS = (3e-4, 1e-3, 3e-3, 1e-2)
 # A finite difference agrees with the gradient to this share of it. Rounding, bends and curvature leave honest networks
 # within some hundredths at one of the lengths.
 _AGREES = 0.5
+# What can't be told from zero in float64: the cross-entropy of margins above 30.
+_ROUNDED = 1e-12
 _DIRECTIONS = 6
 # Share of the images where a step along the gradient may be worse than random ones: behind a bend of the loss.
 _BENDS = 0.1
@@ -124,13 +126,13 @@ def _probe(logits, loss, targeted, step, image_shape):
 
         def agrees(length):
             error = (rises(length) - tf.cast(length, tf.float64) * slopes) ** 2
-            most = (_AGREES * tf.cast(length, tf.float64) * slopes) ** 2
+            most = (_AGREES * tf.cast(length, tf.float64) * slopes) ** 2 + _ROUNDED**2
             first = error[0] <= most[0]
             return first & (tf.reduce_sum(error[1:], 0) <= tf.reduce_sum(most[1:], 0))
 
         agreed = tf.map_fn(agrees, tf.constant(_LENGTHS), fn_output_signature=tf.bool)
         steps = rises(step)
-        return zero, ~tf.reduce_any(agreed, 0), steps[0] < tf.reduce_max(steps[1:], 0)
+        return zero, ~tf.reduce_any(agreed, 0), steps[0] < tf.reduce_max(steps[1:], 0) - _ROUNDED
 
     specs = tf.TensorSpec([None, *image_shape], tf.float32), tf.TensorSpec([None], tf.int32)
     return tf.function(probe).get_concrete_function(*specs, tf.TensorSpec([2], tf.int32))

@@ -186,6 +186,25 @@ def test_progress_tells_each_accuracy():
     assert sum("accuracy" in line for line in lines) == 6  # three radii of two splits
 
 
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_what_a_check_breaks_lowers_the_accuracy(is_counted):
+    def negated(images):
+        answers = brightness(images)
+        return 2 * tf.stop_gradient(answers) - answers
+
+    # The checks have half of the images; what breaks that much is tried on all.
+    checks = SanityChecks(20, 200, 2, is_counted)
+    report = RobustnessEvaluation([pgd()], (0.0, 0.1), 16, checks=checks)(negated, stripes_data()).report
+    for block, examples in ((report, stripes_data().test), (report["train"], stripes_data().train.take(40))):
+        point = block["curve"][-1]
+        first, *others = point["attacks"]
+        assert first["broken"] == 0 and all(other["label"].startswith("check: ") for other in others)
+        exact = np.mean(margin(examples) > 0.3) if is_counted else 1.0
+        assert point["accuracy"] == pytest.approx(exact, abs=0.05) and point["accuracy"] >= exact
+        assert 1 - sum(other["broken"] for other in others) / 40 == pytest.approx(point["accuracy"])
+    assert report["confusion"]["worst_case"][0][1] > 0 or not is_counted
+
+
 def test_a_class_without_examples_has_no_accuracy():
     dark = stripes(40, 3).select(stripes(40, 3).labels == 0)
     data = ImageData("dark", ("dark", "light"), stripes(60, 1), stripes(10, 2), dark)

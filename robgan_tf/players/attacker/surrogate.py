@@ -50,7 +50,7 @@ class Surrogate(Transfer):
     def __init__(
         self,
         threat_model: ThreatModel = gin.REQUIRED,
-        steps: int = 40,
+        steps: int = 20,
         targets: int = 9,
         updates: int = 300,
         examples: int = 5000,

@@ -1,0 +1,46 @@
+"""Broken classifiers are found by checks that are independent of each other; of honest ones none fails."""
+
+import pathlib
+import sys
+
+import pytest
+import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
+
+import broken_models  # noqa: E402
+from broken import honest, models  # noqa: E402
+from broken.networks import digits  # noqa: E402
+
+from robgan_tf.data.preprocessing import to_pixel_range  # noqa: E402
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", honest.MODELS)
+def test_an_honest_classifier_passes_quietly(name):
+    found = broken_models.evaluate(honest.MODELS[name](), 100)
+    assert not found["failed"], [check for check in found["checks"] if check["status"] == "fail"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hard near the data", "right on the test alone", "hash-seeded noise", "early exit"])
+def test_a_broken_classifier_fails_two_independent_checks(name):
+    found = broken_models.evaluate(models.MODELS[name].make(), 100)
+    assert broken_models.independent(found["failed"]) >= 2, found["failed"]
+
+
+def test_broken_classifiers_are_right_on_clean_images_and_wrong_under_adaptive_attacks():
+    """They would not fool anyone else."""
+    test = digits().test.take(60)
+    for name in ("hard near the data", "early exit", "quantised logits", "gradient turns off the grid"):
+        model = models.MODELS[name]
+        right = tf.argmax(model.make()(to_pixel_range(test.images)), -1, tf.int32) == test.labels
+        assert tf.reduce_mean(tf.cast(right, tf.float32)) > 0.9, name
+    assert broken_models.true_accuracy(models.early_exit(), models.plain, 60) < 0.3
+
+
+def test_checks_that_look_at_the_same_thing_count_once():
+    alike = ["Gradients are not zero", "Gradients agree with finite differences"]
+    assert broken_models.independent(alike) == 1
+    assert broken_models.independent([*alike, "White box beats transfer"]) == 2 and broken_models.independent([]) == 0
