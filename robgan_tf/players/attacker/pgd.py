@@ -122,12 +122,13 @@ class PGD(Attack):
             ValueError: where the steps can't reach it.
         """
         other = super().with_epsilon(epsilon)
-        if not tf.is_tensor(epsilon):
-            other._check_reach()
+        other._check_reach()
         return other
 
     def _check_reach(self):
         epsilon, reach = self.threat_model.epsilon, self.steps * self.step_size
+        if tf.is_tensor(epsilon):
+            return
         # A tolerance of rounding alone: 5 steps of epsilon / 5 are allowed, and of the length that the message advises.
         if reach < epsilon * (1 - 1e-5):
             raise ValueError(
