@@ -132,7 +132,7 @@ def test_centre_square_is_the_middle_of_an_image_and_identity_at_its_size():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda x: preprocessing.pad_and_crop(x, SEED, padding=-1), "padding must be 0 or more"),
+        (lambda x: preprocessing.pad_and_crop(x, SEED, padding=-1), "pad_and_crop.padding must be a whole number >= 0"),
         (
             lambda x: preprocessing.random_resized_crop(x, SEED, min_area=0.9, max_area=0.8),
             "min_area=0.9, max_area=0.8",

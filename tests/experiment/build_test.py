@@ -328,7 +328,7 @@ def test_fine_tuning_after_co_training_may_do_without_generated_images(make_expe
             "cotraining/Attacker.relative_step_size = 0.01",
             "can't reach epsilon = 0.2 .* 5 steps of 0.002 go 0.01 at most",
         ),
-        ("LInf.epsilon = -1", "epsilon must be a finite number >= 0"),
+        ("LInf.epsilon = -1", "LInf.epsilon must be a number >= 0, got -1"),
         ("digits.image_size = 20", "blocks make 16x16 images, the data has 20x20"),
         (
             "Discriminator.downsample = (True,)",
@@ -340,8 +340,8 @@ def test_fine_tuning_after_co_training_may_do_without_generated_images(make_expe
         ("Experiment.generator = None", "Experiment.cotraining needs Experiment.generator"),
         ("CoTraining.batch_size = 0", "CoTraining.batch_size must be a whole number >= 1, got 0"),
         ("CoTraining.epochs = 0", "CoTraining.epochs must be a number > 0, got 0"),
-        ("ExportOptions.compute = 'half'", "ExportOptions.compute must be one of float32, bfloat16; got 'half'"),
-        ("configure.precision = 'half'", "must be one of float32, mixed_bfloat16, mixed_float16; got 'half'"),
+        ("ExportOptions.compute = 'half'", "ExportOptions.compute must be one of float32, bfloat16, got 'half'"),
+        ("configure.precision = 'half'", "must be one of float32, mixed_bfloat16, mixed_float16, got 'half'"),
         ("digits.validation_examples = 0", "validation part of the training split, which is empty"),
         (
             "Experiment.data = @image_folder",
@@ -349,7 +349,7 @@ def test_fine_tuning_after_co_training_may_do_without_generated_images(make_expe
         ),
         ("Experiment.validate_every = 0", "Experiment.validate_every must be a whole number >= 1, got 0"),
         ("Experiment.cotraining_noise = -1.0", "Experiment.cotraining_noise must be a number >= 0, got -1.0"),
-        ("pad_and_crop.padding = -1", "padding must be 0 or more pixels, got -1"),
+        ("pad_and_crop.padding = -1", "pad_and_crop.padding must be a whole number >= 0, got -1"),
         ("ExportOptions.max_pixels = 255", "max_pixels = 255 refuses images of the network's own size, 16 x 16"),
         ("configure.seed = 1", "'configure' has denylisted kwarg 'seed'"),
     ],

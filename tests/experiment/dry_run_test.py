@@ -277,7 +277,7 @@ def test_what_all_parts_share_is_named_once(tmp_path, capsys):
         build(tmp_path, "LInf.epsilon = -1")
     assert error.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: epsilon must be a finite number >= 0")
+    assert line.startswith("error: LInf.epsilon must be a number >= 0")
 
 
 def test_what_depends_on_a_failed_part_is_not_an_error_of_its_own(tmp_path, capsys):
