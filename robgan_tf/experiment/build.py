@@ -188,7 +188,6 @@ class Experiment:
         for name, kind in kinds.items():
             value = getattr(self.configuration, name)
             problems.part(lambda name=name, value=value, kind=kind: check(f"Experiment.{name}", value, kind))
-        problems.raise_found()  # nothing can be made of such values
 
     def _make_surroundings(self, problems: Problems):
         """Makes all but players and stages. The devices come first, since whatever TensorFlow does sets them up."""

@@ -135,7 +135,9 @@ def _probe(logits, loss, targeted, step, image_shape):
 
         agreed = tf.map_fn(agrees, tf.constant(_LENGTHS), fn_output_signature=tf.bool)
         steps = rises(step)
-        return zero, ~tf.reduce_any(agreed, 0), steps[0] < tf.reduce_max(steps[1:], 0) - _ROUNDED
+        # Infinite where the right class has a logit of -inf: such an image is lost without an attack.
+        wrong = tf.math.is_finite(before) & ~tf.reduce_any(agreed, 0)
+        return zero, wrong, steps[0] < tf.reduce_max(steps[1:], 0) - _ROUNDED
 
     specs = tf.TensorSpec([None, *image_shape], tf.float32), tf.TensorSpec([None], tf.int32)
     return tf.function(probe).get_concrete_function(*specs, tf.TensorSpec([2], tf.int32))
