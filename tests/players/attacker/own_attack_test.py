@@ -124,7 +124,7 @@ def test_numpy_alone_is_enough_and_each_run_has_a_seed(examples):
 
     def random(logits, images, labels, threat_model, seed):
         seeds.append(tuple(seed.numpy()))
-        noise = np.random.default_rng(seed.numpy() % 2**31).normal(size=images.shape)
+        noise = np.random.default_rng(seed.numpy().astype(np.uint32)).normal(size=images.shape)
         assert logits(images).shape == [len(images), CLASSES] and labels.shape == [len(images)]
         return images.numpy() + threat_model.epsilon * noise / np.linalg.norm(noise.reshape(len(noise), -1))
 
