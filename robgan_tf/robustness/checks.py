@@ -34,8 +34,9 @@ from robgan_tf.robustness.verdicts import RARE, Check, counted
 from robgan_tf.values import checked, whole
 
 # Shares of the images that longer attacks of the evaluation's kind, and attacks on other losses, may break on top. They
-# are counted as broken, too.
-_WEAK, _OTHER_LOSSES = 0.03, 0.06
+# are counted as broken, too. The cross-entropy alone misses up to a tenth of what the margin finds in honest
+# classifiers, most where their logits are small.
+_WEAK, _OTHER_LOSSES = 0.03, 0.1
 
 
 @gin.configurable
