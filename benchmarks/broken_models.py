@@ -118,10 +118,12 @@ def main():
     unknown = set(only or ()) - {*models.MODELS, *honest.MODELS}
     if unknown:
         command_line.fail(f"--only: no such classifier: {', '.join(sorted(unknown))}")
-    rows = []
+    out = pathlib.Path(FLAGS.out) if FLAGS.out else None
+    rows = json.loads(out.read_text())["rows"] if out and out.exists() else []
+    done = {row["name"] for row in rows}
     for kind, makers in (("broken", models.MODELS), ("honest", honest.MODELS)):
         for name, maker in makers.items():
-            if only and name not in only:
+            if name in done or (only and name not in only):
                 continue
             logits = (maker.make if kind == "broken" else maker)()
             row = {"name": name, "kind": kind, **evaluate(logits, FLAGS.examples)}
@@ -130,9 +132,9 @@ def main():
             row["independent"] = independent(row["failed"])
             rows.append(row)
             print(table([row]).splitlines()[-1], f"{row['seconds']} s; warned: {row['warned']}", flush=True)
-            if FLAGS.out:
+            if out:
                 document = {"epsilon": EPSILON, "examples": FLAGS.examples, "rows": rows, **provenance()}
-                pathlib.Path(FLAGS.out).write_text(json.dumps(document, indent=1) + "\n")
+                out.write_text(json.dumps(document, indent=1) + "\n")
     print(table(rows))
 
 
@@ -140,7 +142,7 @@ def define_flags(values: flags.FlagValues):
     """Defines the flags of this script."""
     flags.DEFINE_integer("examples", 200, "Test images.", lower_bound=20, flag_values=values)
     flags.DEFINE_string("only", None, "Names of classifiers, with commas between them.", flag_values=values)
-    flags.DEFINE_string("out", None, "File for the results.", flag_values=values)
+    flags.DEFINE_string("out", None, "File for the results; those in it are not made again.", flag_values=values)
 
 
 if __name__ == "__main__":

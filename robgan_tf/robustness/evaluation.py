@@ -157,7 +157,7 @@ class RobustnessEvaluation:
         splits = {"test": test, "train": data.train.take(len(test), self.seed)}
         inputs.check_examples(data, splits)
         batch_size = min(self.batch_size, len(test))
-        rows = stratified_order(test.labels, self.seed)[: self.checks.examples if self.checks else 100]
+        rows = np.sort(stratified_order(test.labels, self.seed)[: self.checks.examples if self.checks else 100])
         sample = test.select(rows)
         clean = AttackedClassifier(logits, None, batch_size)
         inputs.check_answers(clean, sample)
