@@ -1,20 +1,23 @@
 """What all tests share: two logical devices, a clean slate for each test, small networks."""
 
 import os
+import pathlib
+import sys
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # before TensorFlow is imported
 
 import gin
 import numpy as np
 import pytest
-import sklearn.datasets
 import tensorflow as tf
 
-from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.keras2 import keras
 from robgan_tf.losses import class_loss
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))  # they are scripts, not a package
+from broken import networks  # noqa: E402
 
 # Two logical devices, for the tests of several replicas. Only possible before TensorFlow has made its first tensor.
 tf.config.set_logical_device_configuration(
@@ -89,12 +92,7 @@ def make_discriminator():
 @pytest.fixture(scope="session")
 def digits():
     """scikit-learn's digits at 8 px, 1,297 for training and 500 for the test."""
-    found = sklearn.datasets.load_digits()
-    order = np.random.default_rng(0).permutation(len(found.images))
-    images = np.round(found.images[order, ..., None] * 255 / 16).astype(np.uint8)
-    labels = found.target[order].astype(np.int32)
-    train, test = Examples(images[500:], labels[500:]), Examples(images[:500], labels[:500])
-    return ImageData("small digits", tuple("0123456789"), train, train.select(np.arange(0)), test)
+    return networks.digits()
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from robgan_tf.players.attacker.losses import targeted_margin_loss
 from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import ThreatModel
 from robgan_tf.players.attacker.transfer import Transfer
-from robgan_tf.values import check, whole
+from robgan_tf.values import checked, whole
 
 _BATCH = 64
 # The network's last feature map is at most so many pixels wide.
@@ -29,6 +29,7 @@ _SIDE = 4
 
 
 @gin.register
+@checked(steps=whole(1), targets=whole(1), updates=whole(1), examples=whole(1), width=whole(1))
 class Surrogate(Transfer):
     """PGD on a small network, towards each of the likeliest wrong classes, for images that fool the classifier.
 
@@ -56,15 +57,13 @@ class Surrogate(Transfer):
         examples: int = 5000,
         width: int = 32,
     ):
-        for name, value in (("steps", steps), ("targets", targets), ("updates", updates), ("examples", examples)):
-            check(f"{type(self).__name__}.{name}", value, whole(1))
         self.updates = updates
         self.examples = examples
         self.width = width
         attack = PGD(
             threat_model,
             steps,
-            relative_step_size=max(2.5 / steps, 1 / steps),
+            relative_step_size=2.5 / steps,
             random_start=True,
             loss=targeted_margin_loss,
             targets=targets,
