@@ -122,7 +122,7 @@ def trained(network: keras.Model, adversarially: bool = False, updates: int = 40
 
 @functools.cache
 def plain(seed: int = 0):
-    """Logits of a network that was trained on clean images: nearly all of them right, and hardly one under attack."""
+    """Logits of a network that was trained on clean images: nearly all of them right, and half of them under attack."""
     keras.utils.set_random_seed(seed)
     return trained(convolutional(), seed=seed)
 

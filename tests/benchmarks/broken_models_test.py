@@ -37,7 +37,9 @@ def test_broken_classifiers_are_right_on_clean_images_and_wrong_under_adaptive_a
         model = models.MODELS[name]
         right = tf.argmax(model.make()(to_pixel_range(test.images)), -1, tf.int32) == test.labels
         assert tf.reduce_mean(tf.cast(right, tf.float32)) > 0.9, name
-    assert broken_models.true_accuracy(models.early_exit(), models.plain, 60) < 0.3
+    # It answers as the plain network behind it, whatever it hides.
+    true = broken_models.true_accuracy(models.early_exit(), models.plain, 60)
+    assert true == broken_models.true_accuracy(models.plain(), models.plain, 60) < 0.6
 
 
 def test_checks_that_look_at_the_same_thing_count_once():
