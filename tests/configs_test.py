@@ -22,7 +22,7 @@ from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.vgg import VGG16
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
 from robgan_tf.training.generated import FromFile, FromGenerator
-from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Trades
+from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Mart, Trades
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
 FRAGMENTS = {"robgan", "paper", "imagenet"}  # included by others, no configurations by themselves
@@ -122,7 +122,7 @@ SYSTEMS = sorted(path.stem for path in GIN.glob("baselines/*.gin"))
 # Data set, size and channels of each base; the paper's networks are made as narrow as can be.
 BASES = {"digits": (16, 1), "cifar10_cpu": (32, 3), "cifar10": (32, 3), "imagenet64": (64, 3), "imagenet128": (128, 3)}
 NARROW = [f"{name}.base_width = 1" for name in ("Generator", "Discriminator", "PreActResNet18", "VGG16")]
-NO_GAN = {"adversarial_training", "standard_training", "sample_file", "lipschitz_regularised", "trades"}
+NO_GAN = {"adversarial_training", "standard_training", "sample_file", "lipschitz_regularised", "trades", "mart"}
 NO_GAN |= {"adversarial_training_preact_resnet18", "adversarial_training_vgg16"}
 GAN_ALONE = {"robgan_without_finetuning", "standard_gan", "standard_gan_ac_gan", "sn_gan"}
 
@@ -205,6 +205,7 @@ def test_what_sets_the_systems_apart(system_of):
             assert (experiment.finetuning.generated is not None) == with_generator
     trades = system_of("digits", "trades").finetuning
     assert trades.objective == Trades(6.0) and trades.attacker.random_start
+    assert system_of("digits", "mart").finetuning.objective == Mart(beta=5.0)
     assert system_of("digits", "lipschitz_regularised").finetuning.objective == LipschitzRegularised(weight=1.5)
 
 

@@ -14,7 +14,7 @@ from robgan_tf.data.datasets import Examples, ImageData
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.generation.image_sources import ImageSource
 from robgan_tf.keras2 import keras
-from robgan_tf.losses import class_loss
+from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.time_left import TimeLeft

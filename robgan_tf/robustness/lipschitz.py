@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
-from robgan_tf.losses import class_loss
+from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.gradients import magnified
 
 

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 
 from robgan_tf.keras2 import keras
-from robgan_tf.losses import CoTrainingLosses, Weights, split
+from robgan_tf.losses.cotraining import CoTrainingLosses, Weights, split
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts

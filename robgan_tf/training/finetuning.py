@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
-from robgan_tf.losses import fine_tuning_loss
+from robgan_tf.losses.finetuning import fine_tuning_loss
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
 from robgan_tf.players.classifiers.keras_classifier import as_classifier
@@ -75,7 +75,7 @@ class FineTuning(Stage):
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real and generated images, or None.
-        objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()` or
+        objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()`, `@mart()` or
             `@lipschitz_regularised()`.
         fake_weight: lambda, weight of the generated images; 0 without any. None for 0.5 with and 0 without them.
         epochs: length of the stage in passes over the real images.

@@ -8,13 +8,14 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.layers import convolution
+from robgan_tf.losses import divergence, misclassification_loss
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
 from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.vgg import VGG16
-from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Trades, divergence
+from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Mart, Trades
 
 LABELS = tf.constant([0, 2, 1, 1])
 IMAGES, ATTACKED = (
@@ -88,6 +89,33 @@ def test_both_answers_of_trades_have_a_gradient():
     np.testing.assert_allclose(in_clean, expected, atol=1e-6)
 
 
+def test_mart_is_the_boosted_cross_entropy_and_the_divergence_weighted_by_misclassification():
+    network, objective = Linear(), Mart(beta=5.0)
+    loss, logits = objective.loss(network, IMAGES, ATTACKED, LABELS, training=True)
+    clean, attacked = np.exp(log_softmax(network(IMAGES))), np.exp(log_softmax(network(ATTACKED)))
+    expected = []
+    for label, p, q in zip(np.asarray(LABELS), clean, attacked):
+        likeliest = max(q[k] for k in range(3) if k != label)
+        boosted = -np.log(q[label]) - np.log(1 - likeliest)
+        expected.append(boosted + 5 * (p * np.log(p / q)).sum() * (1 - p[label]))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_array_equal(logits, network(ATTACKED))
+    np.testing.assert_allclose(
+        objective.attack(network, IMAGES, LABELS)(ATTACKED), cross_entropy(network(ATTACKED)), rtol=1e-5
+    )
+
+
+def test_mart_has_finite_gradients_where_the_network_is_sure():
+    # The authors' code would take the logarithm of 1.0001 - 1.
+    clean, attacked = tf.constant([[0.0, 80.0, -80.0]]), tf.constant([[-80.0, 80.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([clean, attacked])
+        loss = misclassification_loss(clean, attacked, tf.constant([0]), beta=5.0)
+    # -log p_0 = 160;  1 - p_1 = p_0 + p_2 = e^-160 + e^-80;  KL = log(1/1) = 0 but for e^-80.
+    np.testing.assert_allclose(loss, [160 + 80], rtol=1e-6)
+    assert all(np.isfinite(gradient).all() for gradient in tape.gradient(loss, [clean, attacked]))
+
+
 def test_the_lipschitz_value_of_a_linear_network_by_hand():
     # d CE / dx = W (softmax - one-hot).
     network = Linear()
@@ -157,5 +185,9 @@ def test_what_does_not_go_together_is_refused(make_discriminator):
     LipschitzRegularised().check(ClassBranch(make_discriminator()), None)
     with pytest.raises(ValueError, match="trades.beta must be a number > 0, got -1"):
         Trades(beta=-1)
+    with pytest.raises(ValueError, match=r"@mart\(\) needs an attacker"):
+        Mart().check(network, None)
+    with pytest.raises(ValueError, match="mart.beta must be a number > 0, got 0"):
+        Mart(beta=0)
     with pytest.raises(ValueError, match="lipschitz_regularised.weight must be a number > 0, got 0"):
         LipschitzRegularised(weight=0)

@@ -7,7 +7,7 @@ from typing import Callable, NamedTuple
 import gin
 import tensorflow as tf
 
-from robgan_tf.losses import class_loss
+from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.apgd_l1 import larger_start, search_l1
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient

@@ -20,7 +20,7 @@ from typing import Callable
 import tensorflow as tf
 
 from robgan_tf.data.datasets import TrainingSplit
-from robgan_tf.losses import class_loss
+from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.judge import Judge, Score
 from robgan_tf.players.attacker.losses import check_loss_classes, likely_wrong_class, margin_loss
 from robgan_tf.players.attacker.threat_model import ThreatModel

@@ -8,7 +8,7 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
-from robgan_tf.losses import class_loss
+from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
 from robgan_tf.players.attacker.judge import Score, over_images

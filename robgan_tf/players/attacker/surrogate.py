@@ -16,7 +16,7 @@ import tensorflow as tf
 from robgan_tf.data.datasets import TrainingSplit
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.keras2 import keras
-from robgan_tf.losses import class_loss
+from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.losses import targeted_margin_loss
 from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import ThreatModel
