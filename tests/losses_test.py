@@ -56,6 +56,19 @@ def test_source_loss_is_the_binary_cross_entropy_with_the_side_it_is_on():
     assert_equal(losses.logistic(tf.constant([0.0]), real=True), [np.log(2)])
 
 
+def test_class_loss_of_probabilities_is_the_mean_over_the_classes():
+    shares = np.array([[0.7, 0.2, 0.1, 0.0], [0.25] * 4, [0, 1, 0, 0]])
+    each = np.stack([cross_entropy(REAL.classes, np.full(3, k)) for k in range(4)], axis=1)
+    assert_equal(losses.class_loss(REAL.classes, tf.constant(shares, tf.float32)), (shares * each).sum(-1))
+
+
+def test_smoothed_labels_spread_a_share_over_all_classes():
+    found = losses.smoothed(LABELS, 4, 0.2)
+    np.testing.assert_allclose(found, 0.8 * np.eye(4)[LABELS] + 0.05, rtol=1e-6)
+    # As probabilities, they can be smoothed again.
+    np.testing.assert_allclose(losses.smoothed(found, 4, 0.5), 0.5 * found + 0.125, rtol=1e-6)
+
+
 def test_class_loss_is_the_cross_entropy_of_each_image():
     assert_equal(losses.class_loss(REAL.classes, LABELS), cross_entropy(REAL.classes, LABELS))
     assert_equal(losses.class_loss(tf.zeros([2, 4]), [0, 3]), [np.log(4)] * 2)

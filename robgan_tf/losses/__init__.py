@@ -16,7 +16,7 @@ from robgan_tf.losses.cotraining import (
     split,
     split_discriminator_loss,
 )
-from robgan_tf.losses.finetuning import divergence, fine_tuning_loss, misclassification_loss
+from robgan_tf.losses.finetuning import divergence, fine_tuning_loss, misclassification_loss, smoothed
 from robgan_tf.losses.projection import (
     projection,
     projection_attack_objective,
@@ -48,6 +48,7 @@ __all__ = [
     "projection_discriminator_loss",
     "projection_generator_loss",
     "projection_logits",
+    "smoothed",
     "split",
     "split_discriminator_loss",
     "wasserstein",

@@ -21,6 +21,20 @@ def fine_tuning_loss(per_image, real: int, fake_weight: float):
     return tf.reduce_sum(per_image[:real]) + fake_weight * tf.reduce_sum(per_image[real:])
 
 
+def smoothed(labels, num_classes: int, smoothing: float):
+    """(1 - s) p + s / K, the probabilities of the classes [B, K] (label smoothing, Szegedy et al., CVPR 2016).
+
+    Args:
+        labels: integer labels [B], or probabilities p of the classes [B, K].
+        num_classes: K.
+        smoothing: s in [0, 1).
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.dtype.is_integer:
+        labels = tf.one_hot(labels, num_classes)
+    return (1.0 - smoothing) * labels + smoothing / num_classes
+
+
 def divergence(logits, other_logits):
     """KL(softmax(logits) || softmax(other_logits)) of each image, [B], from logits [B, K] (TRADES, MART)."""
     logs, other_logs = tf.nn.log_softmax(logits), tf.nn.log_softmax(other_logits)

@@ -45,5 +45,11 @@ def hinge_generator(logits):
 
 @gin.register
 def class_loss(logits, labels):
-    """-log P(C = label | x) of each image, from class logits [B, K] and integer labels [B]."""
+    """-log P(C = label | x) of each image, from class logits [B, K] and labels: integers [B].
+
+    Or probabilities of the classes, float [B, K]: then it is the mean over them.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if labels.dtype.is_floating:
+        return tf.nn.softmax_cross_entropy_with_logits(labels=labels, logits=logits)
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)

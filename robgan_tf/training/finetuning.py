@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from robgan_tf.keras2 import keras
 from robgan_tf.layers.batch_norm import BatchNorm
-from robgan_tf.losses.finetuning import fine_tuning_loss
+from robgan_tf.losses.finetuning import fine_tuning_loss, smoothed
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
 from robgan_tf.players.classifiers.keras_classifier import as_classifier
@@ -58,6 +58,7 @@ declare(
     batch_size=whole(1),
     average_decay=number(least=0, below=1),
     batch_norm_training=switch(),
+    label_smoothing=number(least=0, below=1),
     accumulation=whole(1),
     jit_compile=switch(),
     optimizer=maker("@finetuning/Adam"),
@@ -82,9 +83,11 @@ class FineTuning(Stage):
         batch_size: global number of real images in a batch, over all replicas; as many generated ones come on top.
         optimizer: makes the Keras optimizer from a learning rate, e.g. `@finetuning/Adam`.
         schedule: learning rate, a number or a schedule such as `@finetuning/staged`.
-        average_decay: decay of the moving average of the classifier's weights; 0 for none.
+        average_decay: decay of the moving average of the classifier's weights and of its batch norm's statistics,
+            which is evaluated, chosen by validation and exported in its place; 0 for none.
         batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
             the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
+        label_smoothing: share of a label that is spread evenly over all classes in the loss (not in the attack's).
         accumulation: number of parts that a replica's share of a batch is computed in, see `Stage`.
         jit_compile: see `Stage`. Gradients of a classifier with batch norm are not compiled, its attacks are.
 
@@ -111,6 +114,7 @@ class FineTuning(Stage):
         schedule: Schedule = finetuning_schedule,
         average_decay: float = 0.0,
         batch_norm_training: bool = True,
+        label_smoothing: float = 0.0,
         accumulation: int = 1,
         jit_compile: bool = False,
     ):
@@ -131,6 +135,11 @@ class FineTuning(Stage):
         if not isinstance(objective, Objective):
             raise ValueError(f"FineTuning.objective must be an objective such as @adversarial(), got {objective!r}.")
         objective.check(classifier, attacker)
+        if label_smoothing and not objective.soft_labels:
+            raise ValueError(
+                f"FineTuning.label_smoothing = {label_smoothing} needs an objective that takes probabilities of the "
+                f"classes, and {type(objective).__name__} takes one class for each image: set it to 0."
+            )
         self.has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
         if accumulation > 1 and self.has_batch_norm:
             raise ValueError(
@@ -145,6 +154,7 @@ class FineTuning(Stage):
         self.seed = seed
         self.average_decay = average_decay
         self.batch_norm_training = batch_norm_training
+        self.label_smoothing = label_smoothing
         # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
         self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
         rate = learning_rate(schedule, num_examples / self.images_per_step, self.total_steps)
@@ -219,9 +229,12 @@ class FineTuning(Stage):
         kinds = len(batch) // 3
         images, adversarial, labels = (tf.concat(batch[i : i + kinds], axis=0) for i in range(0, len(batch), kinds))
         real = batch[0].shape[0]
+        targets = labels
+        if self.label_smoothing:
+            targets = smoothed(labels, self.classifier.num_classes, self.label_smoothing)
         with tf.GradientTape() as tape:
             per_image, logits = self.objective.loss(
-                self.classifier, images, adversarial, labels, self.batch_norm_training
+                self.classifier, images, adversarial, targets, self.batch_norm_training
             )
             loss = fine_tuning_loss(per_image, real, self.fake_weight) / self.batch_size
             target = scaled(self.optimizer, loss)

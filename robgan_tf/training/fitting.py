@@ -13,6 +13,7 @@ from robgan_tf.data.batches import check_augmentations, training_batches
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.keras2 import keras
 from robgan_tf.run.progress import Progress
+from robgan_tf.training.diagnosis import diagnosis
 from robgan_tf.training.monitoring import NonFiniteLossError, finite_values
 
 
@@ -67,7 +68,7 @@ class Fitting:
                 try:
                     entry.append(finite_values(self, step, take_step(iterator)))
                 except NonFiniteLossError as error:
-                    raise NonFiniteLossError(f"{error} {self.diagnosis()} Lower the learning rate.", step) from error
+                    raise NonFiniteLossError(f"{error} {diagnosis(self)} Lower the learning rate.", step) from error
                 progress.advance(step)
                 if step % steps_per_epoch == 0 or step == self.total_steps:
                     means = {name: float(np.mean([metrics[name] for metrics in entry])) for name in entry[0]}

@@ -19,6 +19,7 @@ from robgan_tf.data.service import served_batches
 from robgan_tf.run.checkpoints import Checkpoints
 from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.signals import StopRequests
+from robgan_tf.training.diagnosis import diagnosis
 from robgan_tf.training.monitoring import MetricsLog, NonFiniteLossError, Profiler
 from robgan_tf.training.upkeep import Upkeep
 
@@ -263,7 +264,7 @@ class StageTraining:
         if rollbacks > self.upkeep.max_rollbacks:
             raise NonFiniteLossError(
                 f"{error} It went back to the last checkpoint {self.upkeep.max_rollbacks} times already. "
-                f"{self.stage.diagnosis()} Lower the learning rate or check the data; under mixed_float16 try "
+                f"{diagnosis(self.stage)} Lower the learning rate or check the data; under mixed_float16 try "
                 f"mixed_bfloat16.",
                 error.step,
             ) from error

@@ -24,7 +24,13 @@ _TINY = 1e-24
 
 
 class Objective:
-    """Base of the objectives."""
+    """Base of the objectives.
+
+    Attributes:
+        soft_labels: whether `loss` takes probabilities of the classes [B, K] for labels, too.
+    """
+
+    soft_labels = False
 
     def check(self, classifier: Classifier, attacker: Attack | None):
         """Raises a ValueError where classifier or attacker do not go with the objective."""
@@ -40,7 +46,7 @@ class Objective:
             classifier: the classifier.
             images: the images before the attack.
             adversarial: the attacked images; `images` themselves without an attacker.
-            labels: their classes.
+            labels: their classes, int32 [B]; with `soft_labels` also their probabilities, float32 [B, K].
             training: whether batch norm works on the statistics of the batch.
         """
         raise NotImplementedError
@@ -57,6 +63,7 @@ class Adversarial(Objective):
     """
 
     attack_loss: Callable = class_loss
+    soft_labels = True
 
     def attack(self, classifier, images, labels):
         """See `Objective`: the class loss, or what `attack_loss` is."""
@@ -86,6 +93,7 @@ class Trades(Objective):
     """
 
     beta: float = 6.0
+    soft_labels = True
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or with one that starts where the objective has no gradient."""
@@ -122,6 +130,7 @@ class Mart(Adversarial):
     """
 
     beta: float = 5.0
+    soft_labels = False
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or for a single class, which nothing can be mistaken for."""

@@ -76,6 +76,84 @@ def staged(
     return schedules.PiecewiseConstantDecay(borders, [initial * factor**index for index in range(len(epochs))])
 
 
+@gin.configurable
+@checked(peak=number(above=0), warm_up_epochs=number(least=0), final_share=number(least=0, most=1))
+def cosine(
+    updates_per_epoch: float,
+    updates: int,
+    peak: float = gin.REQUIRED,
+    warm_up_epochs: float = 0.0,
+    final_share: float = 0.0,
+):
+    """From 0 in a line to `peak`, then by half a cosine to `final_share` of it (Loshchilov & Hutter, ICLR 2017).
+
+    Raises:
+        ValueError: where the warm-up (Goyal et al. 2017) is as long as the stage or longer.
+    """
+    warm_up = round(warm_up_epochs * updates_per_epoch)
+    if warm_up >= updates:
+        raise ValueError(
+            f"cosine.warm_up_epochs = {warm_up_epochs:g} must be less than the stage, {updates / updates_per_epoch:g} "
+            f"epochs."
+        )
+    if not warm_up:
+        return schedules.CosineDecay(peak, updates, final_share)
+    return schedules.CosineDecay(0.0, updates - warm_up, final_share, warmup_target=peak, warmup_steps=warm_up)
+
+
+@keras.utils.register_keras_serializable("robgan_tf")
+class OneCycle(schedules.LearningRateSchedule):
+    """The rate of `one_cycle`, by the update.
+
+    Args:
+        first, peak, last: rates of the first update, of the highest point and of the last update.
+        peak_update: the update with the highest rate, counted from 0; need not be whole.
+        last_update: the last one.
+    """
+
+    def __init__(self, first: float, peak: float, last: float, peak_update: float, last_update: float):
+        self.first, self.peak, self.last = first, peak, last
+        self.peak_update, self.last_update = peak_update, last_update
+
+    def __call__(self, step):
+        """Returns the rate of the update after `step` updates, a float32 scalar."""
+        step = tf.minimum(tf.cast(step, tf.float32), self.last_update)
+        rising = tf.math.divide_no_nan(step, self.peak_update)
+        falling = tf.math.divide_no_nan(step - self.peak_update, self.last_update - self.peak_update)
+        rising_rate = self.peak + (self.first - self.peak) * (1.0 + tf.cos(math.pi * rising)) / 2.0
+        falling_rate = self.last + (self.peak - self.last) * (1.0 + tf.cos(math.pi * falling)) / 2.0
+        return tf.where(step < self.peak_update, rising_rate, falling_rate)
+
+    def get_config(self):
+        """Returns the arguments, as Keras asks for them."""
+        names = ("first", "peak", "last", "peak_update", "last_update")
+        return {name: getattr(self, name) for name in names}
+
+
+@gin.configurable
+@checked(
+    peak=number(above=0),
+    warm_up_share=number(least=0, below=1),
+    first_divisor=number(least=1),
+    last_divisor=number(least=1),
+)
+def one_cycle(
+    updates_per_epoch: float,
+    updates: int,
+    peak: float = gin.REQUIRED,
+    warm_up_share: float = 0.25,
+    first_divisor: float = 25.0,
+    last_divisor: float = 1e4,
+):
+    """Up to `peak` by half a cosine and down by another (Smith & Topin 2019; PyTorch's OneCycleLR of one phase down).
+
+    It starts at first = peak / first_divisor, and ends, in the last update, at first / last_divisor.
+    """
+    del updates_per_epoch
+    first = peak / first_divisor
+    return OneCycle(first, peak, first / last_divisor, max(warm_up_share * updates - 1.0, 0.0), updates - 1.0)
+
+
 # Rates and optimizer of the authors' code, for those who name no others. Adam's betas are those of co-training.
 cotraining_adam = partial(keras.optimizers.Adam, beta_1=0.0, beta_2=0.9)
 cotraining_schedule = partial(halving, initial=2e-4, every_epochs=50)
@@ -112,6 +190,10 @@ def learning_rate(schedule: Schedule, updates_per_epoch: float, updates: int):
 def make_optimizer(optimizer: Callable, schedule, variables):
     """Returns an optimizer for `variables`, with loss scaling under float16.
 
+    Weight decay, where the optimizer has it, spares norms and biases. Keras's is decoupled from the gradient: w <- w -
+    rate * decay * w beside the step. The 5e-4 of PyTorch's SGD, which go through its momentum m, are 5e-4 / (1 - m)
+    here: 5e-3 with m = 0.9.
+
     Its own variables are made here: they must exist before a graph is traced and before a checkpoint is restored.
 
     Args:
@@ -120,10 +202,17 @@ def make_optimizer(optimizer: Callable, schedule, variables):
         variables: the variables that it will update.
     """
     made = optimizer(learning_rate=schedule)
+    if getattr(made, "weight_decay", None):
+        made.exclude_from_weight_decay(var_list=list(filter(_is_norm_or_bias, variables)))
     if keras.mixed_precision.global_policy().name == "mixed_float16":
         made = keras.mixed_precision.LossScaleOptimizer(made)
     made.build(variables)
     return made
+
+
+def _is_norm_or_bias(variable) -> bool:
+    # Conditional batch norm has a row of gamma and beta for each class.
+    return variable.shape.rank < 2 or variable.name.split("/")[-1].split(":")[0] in ("gamma", "beta")
 
 
 def scaled(optimizer, loss):

@@ -156,27 +156,6 @@ class Stage(Fitting):
 
         return tf.function(take_step, autograph=False)
 
-    def diagnosis(self) -> str:
-        """Returns a sentence on the weights, for the message that ends a run: what is broken or largest."""
-        broken = []
-        norms = {}
-        for player, model in self.players.items():
-            for weight in model.trainable_variables:
-                norm = float(tf.norm(tf.cast(weight, tf.float32)))
-                norms[f"{player}: {weight.name}"] = norm
-                if not math.isfinite(norm):
-                    broken.append(f"{player}: {weight.name}")
-        if broken:
-            rest = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-            return f"Weights that are not finite: {', '.join(broken[:3])}{rest}."
-        text = "All weights are finite; the largest norm is {1:.3g} ({0})".format(
-            *max(norms.items(), key=lambda n: n[1])
-        )
-        sigmas = self.layer_sigmas()
-        if sigmas:
-            text += ", the largest sigma {1:.3g} ({0})".format(*max(sigmas.items(), key=lambda sigma: sigma[1]))
-        return text + "."
-
     def layer_sigmas(self) -> dict[str, float]:
         """Returns sigma, the largest singular value, of each spectrally normalised kernel; none without such layers.
 

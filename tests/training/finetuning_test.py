@@ -19,18 +19,22 @@ from small_stages import (
     train,
     weights,
 )
+from steps import take_steps
 
 from robgan_tf.keras2 import keras
+from robgan_tf.layers.batch_norm import BatchNorm
 from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.players.classifiers.class_branch import ClassBranch
+from robgan_tf.players.classifiers.keras_classifier import KerasClassifier
 from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.vgg import VGG16
 from robgan_tf.players.generator import Generator
 from robgan_tf.training.finetuning import FineTuning
 from robgan_tf.training.generated import FromGenerator
-from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Trades
+from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Mart, Trades
+from robgan_tf.training.optimization import one_cycle
 from robgan_tf.training.randomness import step_seeds
 
 
@@ -78,6 +82,75 @@ def test_the_average_classifier_is_the_result_where_there_is_one():
     for average, old, new in zip(weights(stage.average_classifier), before, weights(stage.classifier)):
         np.testing.assert_allclose(average, 0.1 * old + 0.9 * new, atol=1e-6)  # at step 0 the decay is 1 / 10
     assert make_finetuning().result.name == "class_branch"
+
+
+def small_network():
+    """A network with batch norm that is traced in no time."""
+    layers = keras.layers
+    network = keras.Sequential(
+        [
+            layers.Conv2D(4, 3, input_shape=SHAPE),
+            BatchNorm(),
+            layers.ReLU(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(CLASSES),
+        ]
+    )
+    return KerasClassifier(network)
+
+
+def make_recipe(**options):
+    """Fine-tuning of a small network on real images, with what the strongest classifiers are trained with."""
+    options = {
+        "attacker": RANDOM_START,
+        "optimizer": lambda learning_rate: keras.optimizers.SGD(
+            learning_rate, 0.9, nesterov=True, weight_decay=1e-2, global_clipnorm=1.0
+        ),
+        "schedule": lambda updates_per_epoch, updates: one_cycle(updates_per_epoch, updates, peak=0.1),
+        "average_decay": 0.5,
+        **options,
+    }
+    keras.utils.set_random_seed(1)
+    stage = FineTuning(small_network(), num_examples=80, seed=7, epochs=1, batch_size=BATCH * STEPS, **options)
+    stage.start()
+    return stage
+
+
+def test_the_average_has_averaged_statistics_of_batch_norm_that_a_resumed_stage_continues(tmp_path):
+    """Weights and running averages of five steps, averaged by hand; and a second stage that goes on after two."""
+    stage = make_recipe(generated=None, label_smoothing=0.1)
+    take_step, iterator = stage.step_function(), iter(batches(5))
+    expected = [np.float64(weight) for weight in weights(stage.classifier)]
+    for step in range(5):
+        if step == 2:
+            path = tf.train.Checkpoint(**stage.checkpoint_objects()).save(str(tmp_path / "stopped"))
+        take_step(iterator)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = [decay * old + (1 - decay) * new for old, new in zip(expected, weights(stage.classifier))]
+    for average, value in zip(stage.average_classifier.weights, expected):
+        np.testing.assert_allclose(average, value, atol=1e-5, err_msg=average.name)
+    assert len(expected) == 8 and stage.result is stage.average_classifier  # gamma, beta, and the two statistics
+
+    resumed = make_recipe(generated=None, label_smoothing=0.1)
+    tf.train.Checkpoint(**resumed.checkpoint_objects()).restore(path).assert_consumed()
+    take_steps(resumed, batches(5).skip(2), 3)
+    for one, other in zip(stage.average_classifier.weights, resumed.average_classifier.weights):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_label_smoothing_is_in_the_loss_and_not_in_the_attack():
+    stage, plain = make_finetuning(label_smoothing=0.3), make_finetuning()
+    plain.classifier.set_weights(stage.classifier.get_weights())
+    images, labels = next(iter(batches(1)))
+    seed = step_seeds(7, stage.step, 2)[0]
+    adversarial = stage.attack(images, labels, seed)
+    np.testing.assert_array_equal(adversarial, plain.attack(images, labels, seed))
+    plain.classifier.power_iteration()
+    targets = 0.7 * np.eye(CLASSES)[labels] + 0.1
+    expected = -(targets * tf.nn.log_softmax(plain.classifier(adversarial))).numpy().sum(-1).mean()
+    np.testing.assert_allclose(train(stage, 1)["loss"], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="label_smoothing = 0.1 needs an objective .* Mart takes one class"):
+        make_finetuning(objective=Mart(), label_smoothing=0.1)
 
 
 @pytest.mark.parametrize(("with_generator", "fake_weight"), [(True, 0.0), (False, 0.5), (True, -1.0)])

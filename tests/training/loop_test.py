@@ -148,6 +148,15 @@ def test_a_run_that_breaks_again_and_again_gives_up_with_a_diagnosis(train, tmp_
     assert RunDirectory(tmp_path / "run").last_checkpoint().name == "00000003"
 
 
+def test_a_rate_that_diverges_is_named(train):
+    def too_fast(learning_rate):
+        del learning_rate
+        return keras.optimizers.SGD(1e30)
+
+    with pytest.raises(NonFiniteLossError, match=r"Learning rate of the last update: 1e\+30 \(classifier, SGD\)"):
+        train(InOrder(), optimizer=too_fast, upkeep=Upkeep(max_rollbacks=0))
+
+
 def test_a_gradient_that_is_not_finite_is_found_at_its_step_though_the_loss_is_finite(train, caplog):
     class Explosive(keras.optimizers.SGD):
         """Applies an infinite gradient at its fifth step."""

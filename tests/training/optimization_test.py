@@ -40,6 +40,78 @@ def test_staged_divides_by_ten_after_each_stage():
     np.testing.assert_allclose(rates(schedule, (0, 20, 21, 41, 51)), (1, 1, 0.1, 0.01, 0.001), rtol=1e-6)
 
 
+def test_cosine_rises_in_a_line_and_falls_by_half_a_cosine():
+    schedule = optimization.cosine(updates_per_epoch=10, updates=60, peak=0.4, warm_up_epochs=2, final_share=0.1)
+    steps = np.arange(61)
+    falling = 0.4 * (0.1 + 0.9 * (1 + np.cos(np.pi * (steps - 20) / 40)) / 2)
+    np.testing.assert_allclose(rates(schedule, steps), np.where(steps < 20, 0.4 * steps / 20, falling), atol=1e-6)
+    schedule = optimization.cosine(updates_per_epoch=10, updates=60, peak=0.4)
+    np.testing.assert_allclose(rates(schedule, (0, 30, 60)), (0.4, 0.2, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("updates", "share"), [(40, 0.25), (100, 0.3), (7, 0.5)])
+def test_one_cycle_is_that_of_pytorch(updates, share):
+    """PyTorch's OneCycleLR with its defaults, written anew: two phases, annealed by (1 + cos(pi * part)) / 2."""
+    schedule = optimization.one_cycle(10, updates, peak=0.2, warm_up_share=share)
+    phases = [(0, share * updates - 1, 0.2 / 25, 0.2), (share * updates - 1, updates - 1, 0.2, 0.2 / 25 / 1e4)]
+    expected = []
+    for step in range(updates):
+        begin, end, start_rate, end_rate = phases[0] if step <= phases[0][1] else phases[1]
+        part = (step - begin) / (end - begin)
+        expected.append(end_rate + (start_rate - end_rate) / 2 * (1 + np.cos(np.pi * part)))
+    np.testing.assert_allclose(rates(schedule, range(updates)), expected, atol=1e-7)
+
+
+def test_one_cycle_of_few_updates_has_finite_rates_and_survives_keras_config():
+    for updates in (1, 2, 3):
+        found = rates(optimization.one_cycle(1, updates, peak=0.2), range(updates))
+        assert np.isfinite(found).all() and max(found) <= 0.2 * (1 + 1e-6)
+    schedule = optimization.one_cycle(10, 40, peak=0.2)
+    schedules = keras.optimizers.schedules
+    again = schedules.deserialize(schedules.serialize(schedule))
+    assert rates(again, range(40)) == rates(schedule, range(40))
+
+
+def test_a_warm_up_as_long_as_the_stage_is_refused():
+    with pytest.raises(ValueError, match="cosine.warm_up_epochs = 6 must be less than the stage, 6 epochs"):
+        optimization.cosine(updates_per_epoch=10, updates=60, peak=1.0, warm_up_epochs=6)
+    with pytest.raises(ValueError, match="one_cycle.peak must be a number > 0, got 0"):
+        optimization.one_cycle(10, 60, peak=0)
+
+
+@pytest.mark.parametrize("on", ["one device", "two replicas"])
+def test_sgd_with_nesterov_decay_and_clipping_by_hand(on, request):
+    """Clipped by the norm of all gradients; decay of kernels alone, by the rate of the update; Keras's Nesterov."""
+    strategy = request.getfixturevalue("two_replicas") if on == "two replicas" else tf.distribute.get_strategy()
+    schedule = optimization.one_cycle(10, 4, peak=0.2, warm_up_share=0.5)
+    start = {"kernel": [[1.0, -2.0]], "bias": [0.5], "gamma": [[3.0, 1.0]]}
+    with strategy.scope():
+        variables = [tf.Variable(value, name=f"layer/{name}") for name, value in start.items()]
+
+        def make(learning_rate):
+            return keras.optimizers.SGD(learning_rate, 0.9, nesterov=True, weight_decay=0.1, global_clipnorm=1.0)
+
+        optimizer = optimization.make_optimizer(make, schedule, variables)
+    gradients = [np.array(value) for value in ([[3.0, 0.0]], [4.0], [[0.0, 0.0]])]
+
+    @tf.function
+    def step(scale):
+        shares = [tf.constant(gradient / strategy.num_replicas_in_sync, tf.float32) for gradient in gradients]
+        return optimization.apply_gradients(optimizer, [scale * share for share in shares], variables)
+
+    expected = [np.array(value) for value in start.values()]
+    velocity = [np.zeros_like(value) for value in expected]
+    for number, scale in enumerate((1.0, 0.1, -1.0)):
+        strategy.run(step, args=(tf.constant(scale),))
+        rate = float(schedule(number))
+        clipped = [scale * gradient / max(5 * abs(scale), 1.0) for gradient in gradients]
+        expected[0] = expected[0] * (1 - rate * 0.1)
+        velocity = [0.9 * v - rate * gradient for v, gradient in zip(velocity, clipped)]
+        expected = [w + 0.9 * v - rate * gradient for w, v, gradient in zip(expected, velocity, clipped)]
+    for variable, value in zip(variables, expected):
+        np.testing.assert_allclose(variable.numpy(), value, rtol=1e-5)
+
+
 def test_fixed_stays():
     assert rates(optimization.fixed(updates_per_epoch=10, updates=100, initial=0.25), (0, 99)) == [0.25, 0.25]
 
