@@ -146,8 +146,10 @@ def _refused():
     from robgan_tf.players.attacker.pgd import Attacker
     from robgan_tf.players.attacker.square import Square
     from robgan_tf.players.attacker.threat_model import L2, LInf
+    from robgan_tf.players.classifiers.convnext import ConvNeXt
     from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
     from robgan_tf.players.classifiers.vgg import VGG16
+    from robgan_tf.players.classifiers.wide_resnet import WideResNet
     from robgan_tf.players.discriminator import Discriminator
     from robgan_tf.players.generator import Generator
     from robgan_tf.run import devices
@@ -170,6 +172,14 @@ def _refused():
         "Discriminator.spectral_norm": [lambda v: Discriminator(3, shape, 8, spectral_norm=v, **discriminator), "on"],
         "Discriminator.class_bias": [lambda v: Discriminator(3, shape, 8, class_bias=v, **discriminator), 0],
         "PreActResNet18.base_width": [lambda v: PreActResNet18(3, shape, v), 0, 2.5],
+        "PreActResNet18.activation": [lambda v: PreActResNet18(3, shape, 2, v), "gelu", None],
+        "PreActResNet18.stem": [lambda v: PreActResNet18(3, shape, 2, stem=v), "7x7", 7],
+        "PreActResNet18.recompute": [lambda v: PreActResNet18(3, shape, 2, recompute=v), 1],
+        "WideResNet.depth": [lambda v: WideResNet(3, shape, v, 1), 4, 28.0],
+        "WideResNet.width": [lambda v: WideResNet(3, shape, 10, v), 0, "10"],
+        "WideResNet.activation": [lambda v: WideResNet(3, shape, 10, 1, v), "swish"],
+        "ConvNeXt.depths": [lambda v: ConvNeXt(3, shape, v), 3, (0, 1)],
+        "ConvNeXt.stem": [lambda v: ConvNeXt(3, shape, (1,), (2,), stem=v), "patchify", None],
         "VGG16.base_width": [lambda v: VGG16(3, shape, v), 0, "x"],
         "Conv2D.filters": [lambda v: Conv2D(v, 3), 0, 1.5],
         "SpectralNormConv2D.kernel_size": [lambda v: SpectralNormConv2D(4, v), 0],

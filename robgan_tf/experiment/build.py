@@ -51,8 +51,9 @@ class Configuration:
         generator: makes the generator; None for adversarial training.
         cotraining: makes the first stage; None to start with fine-tuning.
         finetuning: makes the second stage; None for none.
-        classifier: makes another classifier for fine-tuning (eq. 6), any Keras network: `@PreActResNet18`, `@VGG16` or
-            your own; it starts from nothing. None for the discriminator's class branch (eq. 10).
+        classifier: makes another classifier for fine-tuning (eq. 6), any Keras network: `@PreActResNet18`, `@VGG16`,
+            `@WideResNet`, `@ConvNeXt` or your own; it starts from nothing. None for the discriminator's class branch
+            (eq. 10).
         generated: makes the source of generated images for fine-tuning: `@this_generator` for the averaged generator of
             this run, where it has one; `@sample_file`; or None for none.
         validation_attacker: makes the attack that chooses the best checkpoint of fine-tuning, on the validation part of

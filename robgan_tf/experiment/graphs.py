@@ -112,6 +112,11 @@ def flops(operation) -> int:
         kernel, result = inputs[1], inputs[2]
     elif kind == "Conv2DBackpropFilter":
         kernel, result = operation.outputs[0].shape, inputs[2]
+    elif kind.startswith("DepthwiseConv2dNative"):
+        # A sum over the window alone: the kernel is [height, width, in, multiplier].
+        kernel = operation.outputs[0].shape if kind.endswith("Filter") else inputs[1]
+        result = inputs[2] if "Backprop" in kind else operation.outputs[0].shape
+        return 2 * (result.num_elements() or 0) * (kernel[:2].num_elements() or 0)
     elif kind in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
         transposed = operation.get_attr("transpose_a" if kind == "MatMul" else "adj_x")
         return 2 * (operation.outputs[0].shape.num_elements() or 0) * (inputs[0][-2 if transposed else -1] or 0)

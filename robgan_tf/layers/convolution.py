@@ -21,17 +21,28 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
 
 def convolve_with_stride_2(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Every other row and column of `convolve` with a 3x3 kernel: [B, H, W, in] -> [B, H/2, W/2, out], H and W even."""
+    """Every other row and column of `convolve` with a kernel of odd size, from the first on.
+
+    [B, H, W, in] -> [B, H/2, W/2, out], odd sides rounded up.
+    """
     # "SAME" would begin at the second row and column. Not the operation's own padding: in bfloat16 its gradients take a
     # kernel that is 14 times slower.
-    images = tf.pad(images, [[0, 0], [1, 0], [1, 0], [0, 0]])
+    (height, width), margin = images.shape[1:3], kernel.shape[0] // 2
+    sides = [[margin, margin - 1 + side % 2] for side in (height, width)]
+    images = tf.pad(images, [[0, 0], *sides, [0, 0]])
     return tf.nn.conv2d(images, tf.cast(kernel, images.dtype), strides=2, padding="VALID")
 
 
 def pick_and_convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """Every other row and column of `convolve` with a 1x1 kernel: [B, H, W, in] -> [B, H/2, W/2, out], H and W even."""
+    """Every other row and column of `convolve` with a 1x1 kernel: [B, H, W, in] -> [B, H/2, W/2, out], see above."""
     # Not a stride of the convolution: on CPUs TensorFlow 2.15's gradient of the kernel then writes beyond its memory.
     return convolve(images[:, ::2, ::2], kernel)
+
+
+def convolve_patches(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolves patches as large as the kernel, side by side: [B, H, W, in] -> [B, H/size, W/size, out]."""
+    size = kernel.shape[0]
+    return tf.nn.conv2d(images, tf.cast(kernel, images.dtype), strides=size, padding="VALID")
 
 
 def convolve_and_downsample(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -60,8 +71,10 @@ def convolve_to_image(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 def convolve_image(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     """As `convolve` with a 3x3 kernel, in less time where an attack needs the gradient in images of few channels.
 
-    That gradient is a convolution to few channels: see `convolve_to_image`. H and W must be even.
+    That gradient is a convolution to few channels: see `convolve_to_image`, for which H and W must be even.
     """
+    if any(side % 2 for side in images.shape[1:3]):
+        return convolve(images, kernel)
 
     @tf.custom_gradient
     def convolution(images, kernel):

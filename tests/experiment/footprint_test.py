@@ -66,6 +66,22 @@ def test_a_convolution_and_its_gradients_take_the_same_arithmetic(strides, side)
     assert needs(lambda *tensors: gradients(*tensors)[0], *specs).flops == forward
 
 
+def test_a_depthwise_convolution_and_its_gradients_take_the_same_arithmetic():
+    def convolve(images, kernel):
+        return tf.nn.depthwise_conv2d(images, kernel, [1, 1, 1, 1], "SAME")
+
+    def gradients(images, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            result = convolve(images, kernel)
+        return tape.gradient(result, [images, kernel])
+
+    # 2 x 8 x 8 x 3 results, each a sum over 7 x 7 products.
+    forward, specs = 2 * (2 * 8 * 8 * 3) * 49, (spec(2, 8, 8, 3), spec(7, 7, 3, 1))
+    assert needs(convolve, *specs).flops == forward
+    assert needs(gradients, *specs).flops == 2 * forward
+
+
 def test_a_loop_counts_each_round_and_keeps_the_last_result_and_the_new_one():
     weights = tf.Variable(tf.ones([64, 64]))
 
