@@ -13,7 +13,7 @@ from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.keras2 import keras
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
 from robgan_tf.players.attacker.pgd import Attacker
-from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf
+from robgan_tf.players.attacker.threat_model import L1, L2, PIXEL_RANGE, LInf, ThreatModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,13 @@ class Setting:
     Attributes:
         logits: images float32 [B, H, W, C] in [-1, 1] -> logits float32 [B, K], compiled.
         num_classes: K.
-        epsilon: radius of the l-inf ball on [-1, 1].
+        epsilon: radius of the ball on [-1, 1].
         steps: of PGD.
         relative_step_size: of PGD, as a share of epsilon.
         random_start: of PGD.
         batch_size: images at once.
         seed: of everything random.
+        norm: of the ball: "linf", "l2" or "l1". PGD is compared in l-inf alone.
     """
 
     logits: Callable
@@ -39,6 +40,12 @@ class Setting:
     random_start: bool
     batch_size: int
     seed: int
+    norm: str = "linf"
+
+    @property
+    def ball(self) -> ThreatModel:
+        """The threat model."""
+        return {"linf": LInf, "l2": L2, "l1": L1}[self.norm](self.epsilon)
 
     def by_batch(self, function: Callable, images: np.ndarray, *others: np.ndarray) -> np.ndarray:
         """Calls function(images [B, ...], others [B, ...]) for each batch; returns all results, [N, ...]."""
@@ -151,11 +158,15 @@ def autoattack(setting: Setting, only: str | None = None) -> Callable[[Examples]
             return torch.from_numpy(backward(images.detach().numpy(), output_gradient.contiguous().numpy()).numpy())
 
     version = {"version": "standard"} if only is None else {"version": "custom", "attacks": [only]}
-    attack = AutoAttack(Classifier.apply, eps=setting.epsilon / 2, norm="Linf", seed=setting.seed, **version)
-    attack.apgd.n_restarts = 1
+    attack = AutoAttack(
+        Classifier.apply, eps=setting.epsilon / 2, norm=setting.norm.capitalize(), seed=setting.seed, **version
+    )
+    if only is not None:
+        attack.apgd.n_restarts = 1
     # It takes nine target classes, all the wrong ones of CIFAR-10. With fewer classes there are fewer.
     targets = min(9, setting.num_classes - 1)
-    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+    attack.apgd_targeted.n_target_classes = min(attack.apgd_targeted.n_target_classes, targets)
+    attack.fab.n_target_classes = targets
 
     def run(examples):
         # Its views of gradients want the usual order in memory.

@@ -3,8 +3,9 @@
     python benchmarks/crosscheck.py --saved_model=runs/digits/export/1 --gin_file=gin/digits.gin --epsilon=0.2
 
 PGD of this project, of foolbox and of the Adversarial Robustness Toolbox (ART) get the same images, steps and epsilon.
-With --autoattack, AutoAttack's standard version is compared with the worst case over the attacks that the configuration
-gives to the evaluation: add --gin_file=gin/evaluation/standard.gin. All results are judged by the same code. Needs
+With --autoattack, AutoAttack's standard version is compared with the attacks of the same names that the configuration
+gives to the evaluation, each by itself (l-inf) and the worst case of all: add --gin_file=gin/evaluation/standard.gin.
+All results are judged by the same code. Needs
 `pip install -c constraints-2.15.txt -e '.[crosscheck,autoattack]'`, or one of the two extras. See docs/evaluation.md.
 """
 
@@ -26,10 +27,7 @@ from attack_libraries import Setting, art_pgd, autoattack, foolbox_pgd, our_pgd,
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.files import write_json
-from robgan_tf.losses import class_loss
-from robgan_tf.players.attacker.apgd import AutoPGD
-from robgan_tf.players.attacker.losses import dlr_loss
-from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, LInf, epsilon_255
+from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving.loading import load_logits
 
@@ -39,7 +37,8 @@ FLAGS = flags.FLAGS
 ROUNDING = 1e-6
 # Largest accepted difference of two accuracies, in points.
 PGD_POINTS, WORST_CASE_POINTS = 0.5, 1.0
-APGD_LOSSES = {"apgd-ce": class_loss, "apgd-dlr": dlr_loss}
+# AutoAttack's standard version, in its order.
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 EXTRAS = {"adversarial-robustness-toolbox": "crosscheck", "foolbox": "crosscheck", "pyautoattack": "autoattack"}
 
 
@@ -51,9 +50,9 @@ def judge(setting: Setting, examples: Examples, name: str, library: str, attack:
     adversarial = attack(examples).astype(np.float32)
     seconds = time.monotonic() - start
     clean = pixels(examples)
-    distance = np.abs(adversarial.astype(np.float64) - clean).max(axis=(1, 2, 3))
-    beyond = np.maximum(distance - setting.epsilon, np.abs(adversarial).max(axis=(1, 2, 3)) - PIXEL_RANGE[1])
-    inside = beyond <= ROUNDING  # NaN compares false
+    distance = setting.ball.size(adversarial.astype(np.float64) - clean).numpy()
+    inside = distance - setting.epsilon <= ROUNDING * setting.ball.norm_of_ones(clean[0].size)  # NaN compares false
+    inside &= np.abs(adversarial).max(axis=(1, 2, 3)) - PIXEL_RANGE[1] <= ROUNDING
     stands = right(setting, clean, examples) & (right(setting, adversarial, examples) | ~inside)
     return {
         "attack": name,
@@ -76,6 +75,7 @@ def compare(rows: list[dict], most_points: float) -> None:
         row["ours_minus_theirs_points"] = round(100 * (ours.mean() - theirs.mean()), 4)
         row["fell_to_ours_alone"] = np.flatnonzero(~ours & theirs).tolist()
         row["fell_to_theirs_alone"] = np.flatnonzero(ours & ~theirs).tolist()
+        row["times_as_long_as_ours"] = round(row["seconds"] / rows[0]["seconds"], 2)
         # In both directions: ours much lower would mean that the two are not given the same.
         row["verdict"] = "ok" if abs(row["ours_minus_theirs_points"]) <= most_points else "MISSED"
 
@@ -83,17 +83,19 @@ def compare(rows: list[dict], most_points: float) -> None:
 def markdown(rows: list[dict]) -> str:
     """Returns the table for people."""
     lines = [
-        "| attack | accuracy | ours - theirs, points | fell to ours alone | to theirs alone | outside | images/s |",
-        "|---|---|---|---|---|---|---|",
+        "| attack | accuracy | ours - theirs, points | fell to ours alone | to theirs alone | outside | s "
+        "| times ours |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        compared = "| | | "
+        compared, longer = "| | | ", ""
         if "verdict" in row:
             compared = f"| {row['ours_minus_theirs_points']:+.2f} {row['verdict']} "
             compared += f"| {len(row['fell_to_ours_alone'])} | {len(row['fell_to_theirs_alone'])} "
+            longer = f"{row['times_as_long_as_ours']:.1f} "
         name = f"{row['attack']} ({row['library']} {str(row['version'])[:12]})"
         lines.append(
-            f"| {name} | {row['accuracy']:.2%} {compared}| {row['outside']} | {row['images_per_second']:.1f} |"
+            f"| {name} | {row['accuracy']:.2%} {compared}| {row['outside']} | {row['seconds']:.1f} | {longer}|"
         )
     return "\n".join(lines)
 
@@ -113,7 +115,8 @@ def crosscheck():
     if not FLAGS.saved_model or not FLAGS.gin_file:
         command_line.fail("give --saved_model=DIR and --gin_file=F, for the data")
     others = {"foolbox": foolbox_pgd, "adversarial-robustness-toolbox": art_pgd}
-    others = {library: make for library, make in others.items() if is_installed(library)}
+    wanted = FLAGS.pgd and FLAGS.norm == "linf"
+    others = {library: make for library, make in others.items() if wanted and is_installed(library)}
     with_autoattack = FLAGS.autoattack and is_installed("pyautoattack")
     if not others and not with_autoattack:
         command_line.fail("there is no library to compare with")
@@ -122,11 +125,11 @@ def crosscheck():
     examples = experiment.data.test.take(FLAGS.examples, FLAGS.seed)
     signature = [tf.TensorSpec([None, *examples.image_shape], tf.float32)]
     logits = tf.function(classifier, input_signature=signature, autograph=False)
-    names = ("epsilon", "steps", "relative_step_size", "random_start", "batch_size", "seed")
+    names = ("norm", "epsilon", "steps", "relative_step_size", "random_start", "batch_size", "seed")
     setting = Setting(logits, experiment.data.num_classes, **{name: FLAGS[name].value for name in names})
     clean = command_line.or_fail(lambda: right(setting, pixels(examples), examples).mean())
     ball = f"epsilon {setting.epsilon:g} on [-1, 1] = {epsilon_255(setting.epsilon):.2f}/255"
-    print(f"{len(examples)} test images of {experiment.data.name}, clean accuracy {clean:.2%}, l-inf, {ball}")
+    print(f"{len(examples)} test images of {experiment.data.name}, clean accuracy {clean:.2%}, {setting.norm}, {ball}")
 
     rows = []
     if others:
@@ -137,13 +140,14 @@ def crosscheck():
             rows.append(judged(library, attack))
         compare(rows, PGD_POINTS)
     if with_autoattack:
-        for name, loss in APGD_LOSSES.items():
-            ours = our_worst_case(setting, [AutoPGD(LInf(setting.epsilon), loss=loss)])
-            pair = [judge(setting, examples, name, "robgan_tf", ours)]
-            pair.append(judge(setting, examples, name, "pyautoattack", autoattack(setting, only=name)))
+        attacks = [attack for attack in experiment.evaluation.attacks if attack.name in STANDARD]
+        for attack in attacks if setting.norm == "linf" and FLAGS.each else ():
+            pair = [judge(setting, examples, attack.name, "robgan_tf", our_worst_case(setting, [attack]))]
+            theirs = autoattack(setting, only=attack.name)
+            pair.append(judge(setting, examples, attack.name, "pyautoattack", theirs))
             compare(pair, PGD_POINTS)
             rows += pair
-        worst_case = our_worst_case(setting, experiment.evaluation.attacks)
+        worst_case = our_worst_case(setting, attacks)
         pair = [judge(setting, examples, "worst case", "robgan_tf", worst_case)]
         pair.append(judge(setting, examples, "AutoAttack standard", "pyautoattack", autoattack(setting)))
         compare(pair, WORST_CASE_POINTS)
@@ -168,11 +172,16 @@ def define_flags(values):
     flags.DEFINE_float(
         "epsilon",
         16 / 255,
-        "Radius of the l-inf ball on [-1, 1]; 16/255 is the usual 8/255.",
+        "Radius of the ball on [-1, 1]; 16/255 is the usual 8/255.",
         1e-6,
-        2.0,
+        100.0,
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "norm", "linf", ["linf", "l2", "l1"], "Of the ball; beside l-inf only with --autoattack.", flag_values=values
+    )
+    flags.DEFINE_boolean("pgd", True, "PGD of all libraries.", flag_values=values)
+    flags.DEFINE_boolean("each", True, "With --autoattack: each of its attacks by itself, too.", flag_values=values)
     flags.DEFINE_integer("examples", 1000, "Test images, class-balanced.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("steps", 20, "Steps of PGD.", lower_bound=1, flag_values=values)
     flags.DEFINE_float(

@@ -81,6 +81,8 @@ class RobustnessEvaluation:
         seed: seed of all attacks and of the choice of images.
         checks: whether the accuracy can be believed; None for only those checks that cost nothing.
         corruptions: accuracy under natural corruptions, (logits, examples, batch_size, seed) -> dict; None for none.
+        certificates: certified lower bounds, such as `@LipschitzMargin()`, each (logits, examples, batch_size, seed,
+            threat model) -> dict.
 
     Raises:
         ValueError: for epsilons that are not in rising order from 0 or that an attack can't reach, and for no attacks
@@ -100,6 +102,7 @@ class RobustnessEvaluation:
         seed: int = 0,
         checks: SanityChecks | None = None,
         corruptions: Callable | None = None,
+        certificates: Sequence[Callable] = (),
     ):
         epsilons = [float(epsilon) for epsilon in epsilons]
         if not epsilons or epsilons[0] != 0 or epsilons != sorted(set(epsilons)):
@@ -131,6 +134,7 @@ class RobustnessEvaluation:
         self.seed = seed
         self.checks = checks
         self.corruptions = corruptions
+        self.certificates = tuple(certificates)
 
     def check_classes(self, num_classes: int):
         """Raises ValueError where a classifier of `num_classes` can't be attacked as configured."""
@@ -161,6 +165,9 @@ class RobustnessEvaluation:
         sample = test.select(rows)
         clean = AttackedClassifier(logits, None, batch_size)
         inputs.check_answers(clean, sample)
+        # Before the attacks, which take long: a certificate may not suit the classifier.
+        ball = self.attacks[0].threat_model
+        certificates = [certify(logits, test, batch_size, self.seed, ball) for certify in self.certificates]
         attacks, notes = self.attacks, []
         if not inputs.has_gradient(logits, test):
             attacks = [attack for attack in attacks if not attack.needs_gradient] or [Square(attacks[0].threat_model)]
@@ -221,6 +228,7 @@ class RobustnessEvaluation:
         }
         if self.corruptions is not None:
             report["corruptions"] = self.corruptions(logits, test, batch_size, self.seed)
+        report["certificates"] = certificates
         report["robustbench"] = robustbench(report)
         report["wall_seconds"] = round(time.monotonic() - start, 1)
         return Evaluation(report, worst.arrays(test.image_shape))

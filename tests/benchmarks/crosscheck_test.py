@@ -69,11 +69,13 @@ def test_images_outside_of_the_range_are_no_success():
 
 
 def test_disagreement_is_told_by_example_and_in_points():
-    rows = [{"stands": stands} for stands in ([1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0])]
+    stood = ([1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0])
+    rows = [{"stands": stands, "seconds": seconds} for stands, seconds in zip(stood, (2.0, 5.0, 1.0))]
     crosscheck.compare(rows, most_points=1.0)
     assert "verdict" not in rows[0]
     assert rows[1]["ours_minus_theirs_points"] == 0 and rows[1]["verdict"] == "ok"
     assert rows[1]["fell_to_ours_alone"] == [2] and rows[1]["fell_to_theirs_alone"] == [1]
+    assert rows[1]["times_as_long_as_ours"] == 2.5 and rows[2]["times_as_long_as_ours"] == 0.5
     assert rows[2]["ours_minus_theirs_points"] == 25 and rows[2]["verdict"] == "MISSED"
 
 

@@ -68,6 +68,17 @@ def report():
         "reference_epsilon": 0.1,
         "worst_case": {"epsilon": 0.1, "epsilon_255": 12.75, "accuracy": 0.675, "interval": [0.52, 0.8]},
         "corruptions": {"mean": 0.61, "by_corruption": {"gaussian_blur": [0.8, 0.7, 0.6, 0.5, 0.45]}},
+        "certificates": [
+            {"label": "Lipschitz margin", "of": "the network", "norm": "linf", "epsilon": 0.1, "epsilon_255": 12.75}
+            | {
+                "examples": 40,
+                "right": 0.9,
+                "accuracy": 0.0,
+                "vacuous": True,
+                "median_radius": 1e-9,
+                "about": "a <bound>",
+            }
+        ],
         "checks": [
             {"name": "First", "status": "pass", "value": 0.0, "message": "all is well"},
             {"name": "Second", "status": "warn", "value": 0.02, "message": "not converged"},
@@ -190,11 +201,19 @@ def test_images_are_the_pixels_that_were_given_and_the_difference_fills_the_rang
         assert np.all(difference == (255, 0)[index])  # all up, all down
 
 
+def test_a_certified_bound_is_shown_and_a_vacuous_one_called_so(report):
+    text = Page(page(report)).text
+    assert "Certified lower bounds" in text and "0.0 % (vacuous)" in text and "a <bound>" in text
+    report["certificates"][0].update(accuracy=0.5, vacuous=False)
+    assert "(vacuous)" not in Page(page(report)).text
+
+
 def test_optional_parts_may_be_missing(report):
     full = copy.deepcopy(report)
     for key in (
         "train",
         "corruptions",
+        "certificates",
         "checks",
         "notes",
         "lipschitz",
