@@ -75,7 +75,7 @@ def compare(rows: list[dict], most_points: float) -> None:
         row["ours_minus_theirs_points"] = round(100 * (ours.mean() - theirs.mean()), 4)
         row["fell_to_ours_alone"] = np.flatnonzero(~ours & theirs).tolist()
         row["fell_to_theirs_alone"] = np.flatnonzero(ours & ~theirs).tolist()
-        row["times_as_long_as_ours"] = round(row["seconds"] / rows[0]["seconds"], 2)
+        row["times_as_long_as_ours"] = round(row["seconds"] / max(rows[0]["seconds"], 0.01), 2)
         # In both directions: ours much lower would mean that the two are not given the same.
         row["verdict"] = "ok" if abs(row["ours_minus_theirs_points"]) <= most_points else "MISSED"
 
