@@ -78,16 +78,19 @@ class Trials:
         meaning: str,
         known: int = 0,
         of: int = 0,
+        right: int | None = None,
     ) -> Check:
         """Tries attacks on the images that still stand, keeps what they break, and returns the check of how many.
 
         Args:
             name: of the check.
             opponents: the classifier under each attack.
-            tolerated: share of the images that they may break.
+            tolerated: share that they may break of the images that they are tried on, or of those that are `right`.
             meaning: what it means if they break more.
             known: images that the evaluation itself is known to have broken in this way alone.
             of: images in which these were looked for.
+            right: number of images that are right clean, if the share is of these. An attack on a weak classifier
+                leaves so few that one image more or less is a large share of them, and means nothing.
         """
         before = int(self.standing.sum())
         findings = []
@@ -99,9 +102,10 @@ class Trials:
         check = counted(
             name,
             found,
-            tried,
+            tried if right is None else right,
             tolerated,
-            f"{labels} broke {found} of {tried} images that withstood the others",
+            f"{labels} broke {found} of {tried} images that withstood the others"
+            + ("" if right is None else f", {right} being right clean"),
             meaning,
         )
         for finding in findings:

@@ -47,7 +47,7 @@ class LipschitzMargin:
                 "another network shows: evaluate the run with --run_dir, or take RandomizedSmoothing."
             )
         lipschitz = features_lipschitz(logits.discriminator)
-        weights = logits.discriminator.class_head.kernel.numpy()
+        weights = _kernel(logits.discriminator.class_head)
         answers = np.concatenate([logits(images).numpy() for images in batches_of(examples, batch_size)])
         block = certified_block(margin_radii(answers, examples.labels, weights, lipschitz), ball, examples.image_shape)
         about = f"the features change at most {lipschitz:.3g} times as much as the image, in l2"

@@ -1,5 +1,6 @@
 """Broken classifiers are found by checks that are independent of each other; of honest ones none fails."""
 
+import json
 import pathlib
 import sys
 
@@ -46,3 +47,15 @@ def test_checks_that_look_at_the_same_thing_count_once():
     alike = ["Gradients are not zero", "Gradients agree with finite differences"]
     assert broken_models.independent(alike) == 1
     assert broken_models.independent([*alike, "White box beats transfer"]) == 2 and broken_models.independent([]) == 0
+
+
+def test_results_are_written_so_that_they_can_be_read_and_gone_on_with():
+    check = {"name": "One", "status": "pass", "value": 0.5, "message": "", "examples": 2, "found": 1}
+    row = {"name": "some", "failed": [], "checks": [{**check, "interval": [0.0, 1.0], "detectable": 0.12345678}] * 2}
+    text = broken_models.as_text({"epsilon": 0.2}, [row, row])
+    read = json.loads(text)
+    assert read["epsilon"] == 0.2 and [one["name"] for one in read["rows"]] == ["some", "some"]
+    assert read["rows"][0]["checks"][1] == {
+        "name": "One", "status": "pass", "message": "", "examples": 2, "found": 1, "detectable": 0.1235
+    }  # fmt: skip
+    assert broken_models.as_text({"epsilon": 0.2}, read["rows"]) == text

@@ -1,5 +1,6 @@
 """An honest classifier passes all checks; each of those that only seem robust fails some."""
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -10,7 +11,7 @@ from robgan_tf.players.attacker.noise import Noise
 from robgan_tf.players.attacker.pgd import PGD
 from robgan_tf.players.attacker.threat_model import L2, LInf
 from robgan_tf.robustness.answer_checks import check_answers, check_arrays
-from robgan_tf.robustness.attack_checks import unbounded
+from robgan_tf.robustness.attack_checks import Trials, unbounded
 from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
 
@@ -135,6 +136,21 @@ def test_an_attack_that_leaves_the_ball_is_caught(honest, digits):
 
 def test_unbounded_radius_is_the_diagonal_of_the_cube():
     assert unbounded(LInf(0.1), (3, 4, 1)) == 2.0 and unbounded(L2(0.1), (2, 2, 1)) == 4.0
+
+
+def test_of_a_weak_classifier_single_images_are_no_failure(honest, digits):
+    """The share is of the images that are right clean, where what still stands is few."""
+    examples = digits.test.take(40, 0)
+    clean = AttackedClassifier(honest, None, 40)
+    standing = clean(examples)
+    right = int(standing.sum())
+    standing[np.flatnonzero(standing)[3:]] = False  # three stand, and will fall in a large ball
+    everything = [AttackedClassifier(honest, PGD(LInf(2.0), 20, relative_step_size=0.2, random_start=True), 40)]
+    for known, status in ((None, "fail"), (right, "pass")):
+        trials = Trials(clean, examples, standing, LInf(2.0), 0)
+        check = trials.check("name", everything, 0.1, "meaning", right=known)
+        assert (check.found, check.examples, check.status) == (3, known or 3, status), check
+        assert not trials.standing.any()
 
 
 @pytest.mark.parametrize("setting", ["examples", "queries", "more"])

@@ -29,7 +29,7 @@ def exact_norm(operator, kernel, side):
     return np.linalg.norm(np.reshape(columns, [inputs, -1]), ord=2)
 
 
-@pytest.mark.parametrize("side, seed", itertools.product([4, 8], [0, 1]))
+@pytest.mark.parametrize("side, seed", list(itertools.product([4, 8], [0, 1])))
 def test_norm_of_a_convolution_is_an_upper_bound_and_close_to_the_matrixs(side, seed):
     kernel = np.random.default_rng(seed).normal(size=[3, 3, 2, 3]).astype(np.float32)
     for operator, bound in (
@@ -82,12 +82,29 @@ def test_radii_by_hand():
     np.testing.assert_allclose(found, [min(2 / 10, 1 / 2), 0.0])
 
 
+def test_the_last_layer_counts_as_it_is_applied(network):
+    """Its kernel divided by sigma: how large the kernel itself is makes no difference to the logits."""
+    pixels = np.random.default_rng(0).integers(0, 256, [12, 8, 8, 3]).astype(np.uint8)
+    labels = np.argmax(network((pixels / 127.5 - 1).astype(np.float32)), axis=-1).astype(np.int32)
+    own = LipschitzMargin()(network, Examples(pixels, labels), 12, 0, L2(0.1))
+    copied = LipschitzMargin()(network.inference_copy(), Examples(pixels, labels), 12, 0, L2(0.1))
+    assert own["median_radius"] > 0 and own["median_radius"] == pytest.approx(copied["median_radius"], rel=1e-4)
+    kernel = network.discriminator.class_head.kernel
+    before = kernel.numpy()
+    kernel.assign(0.01 * before)
+    smaller = LipschitzMargin()(network, Examples(pixels, labels), 12, 0, L2(0.1))
+    kernel.assign(before)
+    # Without spectral normalisation logits and kernel shrink together, and radii stay, too: the bias is zero.
+    assert smaller["median_radius"] == pytest.approx(own["median_radius"], rel=1e-4)
+
+
 def test_attacks_break_nothing_within_the_certified_radius(network):
     pixels = np.random.default_rng(0).integers(0, 256, [24, 8, 8, 3]).astype(np.uint8)
     images = (pixels / 127.5 - 1).astype(np.float32)
     labels = np.argmax(network(images), axis=-1).astype(np.int32)
     bound = features_lipschitz(network.discriminator)
-    radii = margin_radii(network(images).numpy(), labels, network.discriminator.class_head.kernel.numpy(), bound)
+    weights = network.inference_copy().discriminator.class_head.kernel.numpy()
+    radii = margin_radii(network(images).numpy(), labels, weights, bound)
     assert (radii > 0).all()
     for row in range(0, 24, 6):
         ball = L2(0.99 * float(radii[row]))
