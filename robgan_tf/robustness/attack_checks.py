@@ -188,7 +188,9 @@ class FromOutside(Attack):
 
     @property
     def _large(self):
-        return self.attack.with_epsilon(tf.gather(FACTORS, self.run % len(FACTORS)) * self.threat_model.epsilon)
+        other = self.attack.with_epsilon(tf.gather(FACTORS, self.run % len(FACTORS)) * self.threat_model.epsilon)
+        other.last_point = True  # as far as it goes, and not up to the first point that would do outside
+        return other
 
     def search(self, start, images, judge, seed):
         """See `Attack`."""

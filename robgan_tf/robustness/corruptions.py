@@ -20,6 +20,9 @@ from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import row_seed, uniform
 from robgan_tf.robustness.image_operations import image_operations
 
+# What reports call them, so that nobody takes their figures for those of CIFAR-10-C.
+NAME = "corruptions of robgan_tf"
+
 
 @dataclasses.dataclass(frozen=True)
 class Corruption:
@@ -191,8 +194,8 @@ def corruption_accuracy(
         progress: is called with a line of text after each corruption.
 
     Returns:
-        What `robustness.json` holds as "corruptions": {"mean": accuracy over all corruptions and severities, "seed",
-        "examples", "by_corruption": {name: [accuracy at severity 1, ..., 5]}}.
+        What `robustness.json` holds as "corruptions": {"name": of the set of corruptions, "mean": accuracy over all
+        corruptions and severities, "seed", "examples", "by_corruption": {name: [accuracy at severity 1, ..., 5]}}.
 
     Raises:
         ValueError: if there are no examples.
@@ -216,4 +219,4 @@ def corruption_accuracy(
         shown = ", ".join(f"{accuracy:.2%}" for accuracy in accuracies[corruption.name])
         progress(f"{corruption.name}: accuracy {shown} at severity 1 to {len(right)}, {len(examples)} images")
     mean = float(np.mean(list(accuracies.values())))
-    return {"mean": mean, "seed": seed, "examples": len(examples), "by_corruption": accuracies}
+    return {"name": NAME, "mean": mean, "seed": seed, "examples": len(examples), "by_corruption": accuracies}

@@ -165,7 +165,8 @@ class RobustnessEvaluation:
         sample = test.select(rows)
         clean = AttackedClassifier(logits, None, batch_size)
         inputs.check_answers(clean, sample)
-        # Before the attacks, which take long: a certificate may not suit the classifier.
+        # Before the attacks, which take long: these may not suit the classifier, or corrupted images may be missing.
+        corrupted = self.corruptions and self.corruptions(logits, test, batch_size, self.seed)
         ball = self.attacks[0].threat_model
         certificates = [certify(logits, test, batch_size, self.seed, ball) for certify in self.certificates]
         attacks, notes = self.attacks, []
@@ -227,7 +228,7 @@ class RobustnessEvaluation:
             **provenance(),
         }
         if self.corruptions is not None:
-            report["corruptions"] = self.corruptions(logits, test, batch_size, self.seed)
+            report["corruptions"] = corrupted
         report["certificates"] = certificates
         report["robustbench"] = robustbench(report)
         report["wall_seconds"] = round(time.monotonic() - start, 1)

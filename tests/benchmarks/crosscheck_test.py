@@ -70,7 +70,7 @@ def test_images_outside_of_the_range_are_no_success():
 
 def test_disagreement_is_told_by_example_and_in_points():
     stood = ([1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 0])
-    rows = [{"stands": stands, "seconds": seconds} for stands, seconds in zip(stood, (2.0, 5.0, 1.0))]
+    rows = [{"stands": stands, "cpu_seconds": seconds} for stands, seconds in zip(stood, (2.0, 5.0, 1.0))]
     crosscheck.compare(rows, most_points=1.0)
     assert "verdict" not in rows[0]
     assert rows[1]["ours_minus_theirs_points"] == 0 and rows[1]["verdict"] == "ok"

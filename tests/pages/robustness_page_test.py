@@ -201,6 +201,12 @@ def test_images_are_the_pixels_that_were_given_and_the_difference_fills_the_rang
         assert np.all(difference == (255, 0)[index])  # all up, all down
 
 
+def test_corruptions_say_which_images_they_are(report):
+    assert "The images: corruptions of robgan_tf, not CIFAR-10-C." in " ".join(Page(page(report)).text.split())
+    report["corruptions"]["name"] = "CIFAR-10-C"
+    assert "The images: CIFAR-10-C." in " ".join(Page(page(report)).text.split())
+
+
 def test_a_certified_bound_is_shown_and_a_vacuous_one_called_so(report):
     text = Page(page(report)).text
     assert "Certified lower bounds" in text and "0.0 % (vacuous)" in text and "a <bound>" in text

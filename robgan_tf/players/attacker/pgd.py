@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Callable
 
 import gin
@@ -11,7 +10,7 @@ import tensorflow as tf
 from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
-from robgan_tf.players.attacker.judge import Score, over_images
+from robgan_tf.players.attacker.judge import Score, over_images, repeat_on_standing
 from robgan_tf.players.attacker.threat_model import ThreatModel, epsilon_255
 from robgan_tf.values import check, number, optional, switch, whole
 
@@ -23,8 +22,8 @@ class PGD(Attack):
     With one step of size epsilon and no random start it is FGSM (Goodfellow et al., ICLR 2015). With momentum the steps
     go along a running sum of gradients (Dong et al., CVPR 2018): v <- momentum * v + gradient / mean |gradient|.
 
-    In training its result is where the last step ends. In an evaluation it is, of all points on the way that fooled the
-    classifier, the one of the highest loss; where none did, where the last step ends.
+    In training its result is where the last step ends. In an evaluation it is the first point on the way that fooled
+    the classifier, and where none did, where the last step ends.
 
     Args:
         threat_model: norm, epsilon and projection, e.g. `@LInf()`.
@@ -139,44 +138,54 @@ class PGD(Attack):
 
     def ascend(self, start, images, loss, seed=None):
         """See `Attack`: where the last step ends."""
-        return tf.stop_gradient(self._climb(start, images, lambda images: Score(loss(images), None), keep=False))
+        return tf.stop_gradient(self._last(start, images, lambda images: Score(loss(images), None)))
 
     def search(self, start, images, judge, seed):
-        """See `Attack`."""
-        return self._climb(start, images, judge, keep=not self.last_point)
+        """See `Attack`. An image that is broken costs nothing more."""
+        if self.last_point:
+            return self._last(start, images, judge)
 
-    def _climb(self, start, images, judge, keep: bool):
-        """Does the steps; with `keep` it returns a point on the way that was broken, where there is one."""
-        ball = self.threat_model
-        first = {"image": start}
-        if self.momentum is not None:
-            first["velocity"] = tf.zeros_like(start)
-        if keep:
-            first.update(kept=start, highest=tf.fill(tf.shape(images)[:1], -math.inf))
+        def step(index, state, judge):
+            score, gradient = score_and_gradient(judge, state["image"], self.samples)
+            new = over_images(score.broken & ~state["broken"])
+            return {
+                **state,
+                **self._step(state, gradient, state["clean"]),
+                "found": tf.where(new, state["image"], state["found"]),
+                "broken": state["broken"] | score.broken,
+            }
 
-        def highest(state, score):
-            better = score.broken & (score.loss > state["highest"])
-            kept = tf.where(over_images(better), state["image"], state["kept"])
-            return {"kept": kept, "highest": tf.where(better, score.loss, state["highest"])}
+        first = {"clean": images, "found": start, "broken": tf.zeros(tf.shape(images)[:1], tf.bool)}
+        last = repeat_on_standing(
+            step, {**first, **self._first(start)}, judge, self.steps, lambda state: ~state["broken"]
+        )
+        return tf.where(over_images(last["broken"]), last["found"], last["image"])
+
+    def _last(self, start, images, judge):
+        """Does all steps; returns where the last one ends."""
 
         def step(index, state):
-            image, after = state["image"], {}
-            score, direction = score_and_gradient(judge, image, self.samples)
-            if keep:
-                after.update(highest(state, score))
-            if self.momentum is not None:
-                size = tf.reduce_mean(tf.abs(direction), axis=[1, 2, 3], keepdims=True)
-                direction = self.momentum * state["velocity"] + tf.math.divide_no_nan(direction, size)
-                after["velocity"] = direction
-            after["image"] = ball.project(image + self.step_size * ball.ascent_direction(direction), images)
-            return index + 1, after
+            _, gradient = score_and_gradient(judge, state["image"], self.samples)
+            return index + 1, self._step(state, gradient, images)
 
-        _, last = tf.while_loop(lambda index, _: index < self.steps, step, (0, first), maximum_iterations=self.steps)
-        if not keep:
-            return last["image"]
-        score, _ = score_and_gradient(judge, last["image"], self.samples)  # TensorFlow leaves out an unused gradient
-        found = highest(last, score)
-        return tf.where(over_images(found["highest"] > -math.inf), found["kept"], last["image"])
+        state = (0, self._first(start))
+        return tf.while_loop(lambda index, _: index < self.steps, step, state, maximum_iterations=self.steps)[1][
+            "image"
+        ]
+
+    def _first(self, start):
+        """What a step changes, before the first one."""
+        return {"image": start} if self.momentum is None else {"image": start, "velocity": tf.zeros_like(start)}
+
+    def _step(self, state, direction, clean):
+        """The same after a step along a gradient [B, H, W, C]."""
+        after = {}
+        if self.momentum is not None:
+            size = tf.reduce_mean(tf.abs(direction), axis=[1, 2, 3], keepdims=True)
+            direction = self.momentum * state["velocity"] + tf.math.divide_no_nan(direction, size)
+            after["velocity"] = direction
+        moved = state["image"] + self.step_size * self.threat_model.ascent_direction(direction)
+        return {**after, "image": self.threat_model.project(moved, clean)}
 
     def __str__(self):
         length = f"{self.step_size:g} ({epsilon_255(self.step_size):.2f}/255)"

@@ -436,7 +436,7 @@ def test_a_point_that_fooled_on_the_way_is_kept_and_the_last_one_is_not():
     np.testing.assert_array_equal(trained, last)
 
 
-def test_each_image_has_its_worst_point_on_the_way_or_its_last_one():
+def test_each_image_has_its_first_broken_point_or_its_last_one():
     # x = 0 has margins -2 for class 0 and 2 for class 1: the second image is wrong from the start, the first never.
     def logits(images):
         x = images[:, 0, 0, 0]
@@ -445,8 +445,27 @@ def test_each_image_has_its_worst_point_on_the_way_or_its_last_one():
     images, labels = tf.zeros([2, 1, 1, 1]), tf.constant([0, 1])
     attack = PGD(LInf(0.5), 2, step_size=0.25, loss=margin_loss)
     found = attack.fool(logits, images, labels, tf.constant([1, 2])).numpy().ravel()
-    # Margins of the first are 2x - 2: up to 0.5. Of the second 2 - 2x: down to -0.5, which fools best.
-    np.testing.assert_array_equal(found, [0.5, -0.5])
+    # The first goes up to 0.5 and never fools.
+    np.testing.assert_array_equal(found, [0.5, 0.0])
+
+
+def test_broken_images_leave_the_batch_and_the_others_go_on():
+    seen = []
+
+    def logits(images):
+        x = images[:, 0, 0, 0]
+        tf.py_function(lambda images: seen.append(len(images)), [images], [])
+        return tf.stack([0.4 - x, x - 0.4], axis=-1)
+
+    # From 0 the first four need two steps of 0.25, one whose pixel is 0.3 needs one, and one at 0.5 none; from -0.5
+    # the last two never arrive.
+    starts = np.array([0.0] * 4 + [0.3, 0.5] + [-0.5] * 2, np.float32)
+    attack = PGD(LInf(0.5), 3, step_size=0.25, loss=margin_loss)
+    graph = tf.function(lambda images, labels: attack.fool(logits, images, labels, tf.constant([1, 2])))
+    found = graph(starts.reshape([8, 1, 1, 1]), tf.zeros([8], tf.int32)).numpy().ravel()
+    np.testing.assert_allclose(found, [0.5] * 4 + [0.55, 0.5] + [0.0] * 2, rtol=1e-6)
+    # Those that are broken leave once they are more than an eighth: two of eight after the second step.
+    assert seen == [8, 8, 6]
 
 
 def test_samples_average_the_gradient_of_a_random_classifier():
