@@ -36,6 +36,17 @@ def conv1x1(filters: int, conv2d: Callable = Conv2D, name: str | None = None) ->
     return conv2d(filters, 1, kernel_initializer=glorot_uniform(1.0), name=name)
 
 
+@tf.custom_gradient
+def relu_of_sum(values: tf.Tensor):
+    """ReLU of a block's output, [B, H, W, C], which the next block's shortcut takes as well.
+
+    Not `tf.nn.relu`: TensorFlow's graph optimizer would fuse that with the addition before it, find that the shortcut
+    needs the sum too, and then give up all its fusions of the graph ("remapper failed").
+    """
+    rectified = tf.maximum(values, tf.zeros([], values.dtype))
+    return rectified, lambda upstream: tf.raw_ops.ReluGrad(gradients=upstream, features=rectified)
+
+
 class GeneratorBlock(keras.layers.Layer):
     """cBN, ReLU, (up), conv3x3, cBN, ReLU, conv3x3, plus the shortcut (up), conv1x1 where the shape changes.
 
@@ -146,7 +157,7 @@ class DiscriminatorBlock(keras.layers.Layer):
         return (tf.recompute_grad(self._forward) if self.recompute else self._forward)(images)
 
     def _forward(self, images):
-        hidden = self.conv_1(images if self.first else tf.nn.relu(images))
+        hidden = self.conv_1(images if self.first else relu_of_sum(images))
         hidden = self.conv_2(tf.nn.relu(hidden))
         if self.conv_shortcut is None:
             return hidden + images
