@@ -24,6 +24,7 @@ from robgan_tf.generation.image_sources import ImageSource, SampledImages, image
 from robgan_tf.keras2 import keras
 from robgan_tf.pages.run_page import update_run_report
 from robgan_tf.paths import export_versions
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.robustness.evaluation import Evaluation
 from robgan_tf.robustness.validation import validation_accuracies
@@ -138,7 +139,7 @@ def finetune(
         training.restore()
         # 4. The best classifier so far stays on the disk: only its accuracy, which the checkpoint holds, is needed.
         best = best_checkpoints(experiment, run_directory)
-        accuracies = _accuracies(experiment, stage.result, data.validation)
+        accuracies = _accuracies(experiment, stage.result, data.validation, stage.attacker)
 
         def validate(step):
             found = accuracies()
@@ -226,11 +227,13 @@ def export(experiment: Experiment, run_directory: RunDirectory) -> str:
     return directory
 
 
-def _accuracies(experiment: Experiment, classifier: Classifier, examples: Examples) -> Callable[[], dict]:
+def _accuracies(
+    experiment: Experiment, classifier: Classifier, examples: Examples, training_attacker: Attack | None = None
+) -> Callable[[], dict]:
     """Returns a function that measures the classifier's accuracy on `examples`, clean and attacked."""
     seed = experiment.configuration.seed_of(build.VALIDATION)
     attacker, batch_size = experiment.validation_attacker, experiment.evaluation.batch_size
-    return validation_accuracies(classifier, attacker, examples, batch_size, seed)
+    return validation_accuracies(classifier, attacker, examples, batch_size, seed, training_attacker)
 
 
 def _attack_time(experiment: Experiment, stage: Stage, every: int) -> list[Periodic]:

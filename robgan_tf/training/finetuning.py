@@ -15,6 +15,7 @@ from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
 from robgan_tf.players.classifiers.keras_classifier import as_classifier
 from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.run.metrics import SHARE, Metric, declare
+from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.generated import FromGenerator, GeneratedImages
 from robgan_tf.training.objectives import Adversarial, Objective
@@ -29,11 +30,15 @@ from robgan_tf.training.optimization import (
 )
 from robgan_tf.training.randomness import step_seeds
 from robgan_tf.training.stage import Stage, declare_player
-from robgan_tf.values import checked, either, maker, number, optional, switch, whole
+from robgan_tf.training.weight_perturbation import AdversarialWeightPerturbation
+from robgan_tf.values import Kind, check, checked, either, maker, number, optional, switch, whole
 
 _ADVERSARIAL = Adversarial()
 # Within the 0.3 to 0.8 of the authors' code.
 _FAKE_WEIGHT = 0.5
+_PERTURBATION = optional(
+    Kind("such as @awp()", lambda value: isinstance(value, AdversarialWeightPerturbation)),
+)
 _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 declare_player("classifier")
@@ -76,6 +81,7 @@ class FineTuning(Stage):
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real and generated images, or None.
+        weight_perturbation: moves the weights that the gradients are taken at, `@awp()`; None for none.
         objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()`, `@mart()` or
             `@lipschitz_regularised()`.
         fake_weight: lambda, weight of the generated images; 0 without any. None for 0.5 with and 0 without them.
@@ -107,6 +113,7 @@ class FineTuning(Stage):
         seed: int = 0,
         attacker: Attack | None = gin.REQUIRED,
         objective: Objective = _ADVERSARIAL,
+        weight_perturbation: AdversarialWeightPerturbation | None = None,
         fake_weight: float | None = None,
         epochs: float = gin.REQUIRED,
         batch_size: int = 128,
@@ -140,6 +147,7 @@ class FineTuning(Stage):
                 f"FineTuning.label_smoothing = {label_smoothing} needs an objective that takes probabilities of the "
                 f"classes, and {type(objective).__name__} takes one class for each image: set it to 0."
             )
+        check("FineTuning.weight_perturbation", weight_perturbation, _PERTURBATION)
         self.has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
         if accumulation > 1 and self.has_batch_norm:
             raise ValueError(
@@ -150,6 +158,7 @@ class FineTuning(Stage):
         self.average_classifier = classifier.another() if average_decay else None
         self.generated = generated
         self.objective = objective
+        self.weight_perturbation = weight_perturbation
         self.fake_weight = fake_weight
         self.seed = seed
         self.average_decay = average_decay
@@ -179,6 +188,10 @@ class FineTuning(Stage):
     def result(self) -> Classifier:
         """The classifier to evaluate: the averaged one where there is an average."""
         return self.classifier if self.average_classifier is None else self.average_classifier
+
+    def signs_of_collapse(self, metrics: dict) -> list[str]:
+        """See `Stage`: catastrophic over-fitting to an attack of one step."""
+        return health.signs_of_overfitting(metrics, float(self.best_accuracy), self.classifier.num_classes)
 
     def start(self):
         """See `Stage.start`: makes the average start at the classifier's weights."""
@@ -216,7 +229,14 @@ class FineTuning(Stage):
         batch = [part for tensor in (images, adversarial, labels) for part in tf.split(tensor, kinds)]
         # Batch norm assigns its running averages and asks the other replicas, which `maybe_compile` does not allow.
         differentiate = self._differentiate if self.has_batch_norm else self.maybe_compile(self._differentiate)
-        _, (gradients, metrics) = over_parts(differentiate, batch, self.accumulation)
+
+        def gradients_and_metrics():
+            return over_parts(differentiate, batch, self.accumulation)[1]
+
+        if self.weight_perturbation is None:
+            gradients, metrics = gradients_and_metrics()
+        else:
+            gradients, metrics = self.weight_perturbation.at_worst_weights(self.classifier, gradients_and_metrics)
         norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
         metrics["classifier_gradient_norm"] = self.share(norm)
         if self.average_classifier is not None:

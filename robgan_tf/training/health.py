@@ -1,4 +1,4 @@
-"""The metrics of co-training: what each means, what it is in a healthy run, and which are signs of collapse."""
+"""The metrics of co-training: what each means, what it is in a healthy run; and which metrics are signs of collapse."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from robgan_tf.run.metrics import SHARE, Metric, declare
 # Signs of collapse: accuracy of the discriminator on real and fake images, and standard deviation of the fakes of a
 # class, on [-1, 1] (photographs have about 0.5).
 _SATURATED, _ALIKE = 0.995, 0.02
+# Catastrophic over-fitting: accuracy under the stronger attack as a share of its best. It falls to nearly 0, at once.
+_COLLAPSED = 0.5
 
 declare(
     Metric(
@@ -69,3 +71,26 @@ def signs_of_collapse(metrics: dict, total_steps: int, num_classes: int) -> list
     if metrics.get("diversity", 1.0) < _ALIKE:
         signs.append("the generated images of a class are nearly the same for every noise vector (mode collapse)")
     return signs
+
+
+def signs_of_overfitting(metrics: dict, best: float, num_classes: int) -> list[str]:
+    """Returns a sentence where the classifier withstands the one step of its training, and no other attack any more.
+
+    (Wong et al., ICLR 2020: catastrophic over-fitting.)
+
+    Args:
+        metrics: an entry, of a validation by an attack of several steps and by that of the training.
+        best: the highest validation accuracy so far.
+        num_classes: number of classes.
+    """
+    one_step = metrics.get("validation_one_step_accuracy")
+    if one_step is None or best < 1.5 / num_classes:  # it has not learnt anything yet
+        return []
+    accuracy = metrics["validation_accuracy"]
+    if accuracy >= _COLLAPSED * best or one_step < best:
+        return []
+    return [
+        f"catastrophic over-fitting: {one_step:.0%} of the validation images withstand the one step of the training's "
+        f"attack, {accuracy:.0%} that of the validation, and {best:.0%} did at best. The best classifier is kept; "
+        f"train with more noise (NFGSM.noise), a smaller epsilon, or an attack of several steps"
+    ]

@@ -230,16 +230,30 @@ def apply_gradients(optimizer, gradients, variables):
     loss_scale = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
     if loss_scale:
         gradients = optimizer.get_unscaled_gradients(gradients)
-    # Dense: the gradient of an embedding has a row for each image, several of one class, and in each batch of other
-    # classes. On GPUs Keras compiles its updates by XLA, anew for each number of different rows.
-    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
     # Added up over the replicas here and not by the optimizer, since the norm of a sum is not the sum of the norms.
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync > 1:
-        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+    gradients = sum_of_replicas(gradients)
     optimizer.apply_gradients(zip(gradients, variables), skip_gradients_aggregation=True)
     norm = tf.linalg.global_norm(gradients)
     return tf.where(tf.math.is_finite(norm), norm, 0.0) if loss_scale else norm
+
+
+def sum_of_replicas(gradients: Sequence) -> list[tf.Tensor]:
+    """Returns the sum over all replicas of each gradient, dense, the same on every replica."""
+    # Dense: the gradient of an embedding has a row for each image, several of one class, and in each batch of other
+    # classes. On GPUs Keras compiles its updates by XLA, anew for each number of different rows.
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if context.num_replicas_in_sync > 1 else gradients
+
+
+def assign_in_replica(variables: Sequence[tf.Variable], values: Sequence[tf.Tensor]):
+    """Assigns to each variable a value that is the same on every replica; see `update_average`."""
+
+    def update(strategy, *values):
+        for variable, value in zip(variables, values):
+            strategy.extended.update(variable, lambda one, new: one.assign(new), args=(value,))
+
+    tf.distribute.get_replica_context().merge_call(update, args=tuple(values))
 
 
 def update_average(averages: Sequence[tf.Variable], weights: Sequence[tf.Variable], decay: float, step):

@@ -43,6 +43,7 @@ class Attack(abc.ABC):
         label: the same for people, with the main settings.
         needs_gradient: whether it asks the attacked classifier for gradients; else it is a black-box attack.
         random_start: whether it starts at a random point of the ball instead of at the image.
+        one_step: whether it takes a single step, which a network can learn to mislead (catastrophic over-fitting).
 
     Raises:
         ValueError: for numbers out of their range, or a loss that does not fit `targets`.
@@ -52,6 +53,7 @@ class Attack(abc.ABC):
     label: str
     needs_gradient = True
     random_start = False
+    one_step = False
 
     def __init__(self, threat_model: ThreatModel, loss: Callable = class_loss, targets: int = 0, restarts: int = 1):
         kind = type(self).__name__

@@ -100,6 +100,11 @@ class PGD(Attack):
         return "pgd" if self.steps > 1 or self.random_start else "fgsm"
 
     @property
+    def one_step(self):
+        """See `Attack`."""
+        return self.steps == 1
+
+    @property
     def label(self):
         samples = f", {self.samples} passes each" if self.samples > 1 else ""
         return f"{self.name.upper()}-{self.steps} on {self.loss.__name__}{samples}{self.runs_label()}"
