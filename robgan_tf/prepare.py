@@ -4,6 +4,11 @@
 
 The default is the paper's ImageNet-143: classes 151 to 293, images with a side under 256 px left out. The same command
 goes on where it stopped.
+
+    python -m robgan_tf.prepare --samples=1m.npz --classifier=EXPORT --most_confident=50000 --out=chosen.npz
+
+makes one file for `sample_file` of .npz files of generated images from elsewhere: unpacked and joined, labelled by a
+classifier where there are no labels, and of each class only those images that it is surest of.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ import dataclasses
 import pathlib
 import sys
 from concurrent.futures.process import BrokenProcessPool
+from typing import Callable
 
 from absl import flags
 
@@ -40,11 +46,56 @@ def _source() -> Source:
     return folder
 
 
+def _samples() -> str:
+    """Does what the flags say of files of generated images; returns a line for each class and one of all."""
+    from robgan_tf.data.preparation.samples import prepare_samples
+
+    if FLAGS.source or FLAGS.tfds:
+        raise ValueError("--samples does not go with --source and --tfds: it takes .npz files")
+    logits = _logits(FLAGS.classifier) if FLAGS.classifier else None
+    written = prepare_samples(FLAGS.samples, FLAGS.out, logits, FLAGS.most_confident)
+    lines = [f"class {label}: {count:,} images" for label, count in enumerate(written.counts)]
+    sure = f"; the classifier gives their labels {written.confidence[0]:.1%} to {written.confidence[1]:.1%}"
+    last = (
+        f"wrote {FLAGS.out}: {sum(written.counts):,} images, {written.predicted:,} of them labelled by the classifier"
+    )
+    return "\n".join([*lines, last + (sure if written.confidence else "")])
+
+
+def _logits(directory: str) -> Callable:
+    """The classifier of a SavedModel, images uint8 [B, H, W, C] -> logits [B, K]."""
+    command_line.import_tensorflow()
+    import tensorflow as tf
+
+    from robgan_tf.data.preprocessing import to_pixel_range
+    from robgan_tf.serving.loading import load_logits
+
+    load = load_logits(directory)
+
+    def logits(images):
+        try:
+            return load(to_pixel_range(tf.constant(images))).numpy()
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise ValueError(
+                f"--classifier={directory} takes no images of {'x'.join(map(str, images.shape[1:]))}: "
+                f"{command_line.one_line(error)}"
+            ) from error
+
+    return logits
+
+
 def command():
     """Does what the flags say."""
     try:
         if not FLAGS.out:
             raise ValueError("--out is missing, the folder to write to, such as --out=/data/imagenet143_64")
+        if FLAGS.samples:
+            paths.file_to_write(FLAGS.out, "--out")
+            print(_samples())
+            return
+        paths.folder_to_write(FLAGS.out, "--out")
+        if FLAGS.classifier or FLAGS.most_confident:
+            raise ValueError("--classifier and --most_confident go with --samples=FILE.npz")
         if FLAGS.verify:
             print(verify(FLAGS.out))
             return
@@ -77,7 +128,26 @@ def define_flags(values: flags.FlagValues):
         "test_split", None, "Held-out folder or split; val (TFDS: validation), else test.", flag_values=values
     )
     command_line.define_path(
-        "out", paths.folder_to_write, "Folder to write to; goes on with what it holds of the same preparation.", values
+        "out",
+        paths.user_path,
+        "Folder to write to; goes on with what it holds of the same preparation. With --samples the .npz file.",
+        values,
+    )
+    command_line.define_path(
+        "samples",
+        paths.local_path,
+        "Instead of --source: .npz files of generated images, `image` and `label`; several one behind the other.",
+        values,
+        multi=True,
+    )
+    command_line.define_path(
+        "classifier",
+        paths.user_path,
+        "SavedModel that labels --samples without labels, or tells how sure it is.",
+        values,
+    )
+    flags.DEFINE_integer(
+        "most_confident", None, "Of --samples: images of each class to keep.", lower_bound=1, flag_values=values
     )
     flags.DEFINE_integer(
         "image_size", Settings.image_size, "Side of the images, in pixels.", lower_bound=8, flag_values=values

@@ -138,7 +138,6 @@ def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
         raise ValueError("evaluation_batches: there are no examples to evaluate on.")
     if batch_size < 1:
         raise ValueError(f"evaluation_batches: batch_size must be 1 or more, got {batch_size}.")
-    images, labels = examples.tensors
     shape = (batch_size, *examples.images.shape[1:])
 
     @tf.autograph.experimental.do_not_convert
@@ -146,8 +145,8 @@ def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
         positions = number * batch_size + tf.range(batch_size, dtype=tf.int64)
         real = positions < count
         chosen = tf.where(real, positions, tf.zeros_like(positions))
-        batch_images = preprocessing.to_pixel_range(tf.gather(images, chosen))
-        return tf.ensure_shape(batch_images, shape), tf.gather(labels, chosen), tf.cast(real, tf.float32)
+        images, labels = examples.gather(chosen)
+        return tf.ensure_shape(preprocessing.to_pixel_range(images), shape), labels, tf.cast(real, tf.float32)
 
     dataset = tf.data.Dataset.range(-(-count // batch_size))
     dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -112,15 +112,17 @@ class Examples(TrainingSplit):
         return self.select(stratified_order(self.labels, seed)[:count])
 
     def raw_batches(self, batch_size: int, *, first_step: int, steps: int, seed: int, rows: range) -> tf.data.Dataset:
-        images, labels = self.tensors
-
         @tf.autograph.experimental.do_not_convert
         def batch(step):
-            chosen = order.shuffled_indices(step, batch_size, rows, len(self), seed)
-            return tf.gather(images, chosen), tf.gather(labels, chosen)
+            return self.gather(order.shuffled_indices(step, batch_size, rows, len(self), seed))
 
         dataset = tf.data.Dataset.range(first_step, steps)
         return dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def gather(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Images uint8 [B, H, W, C] and labels int32 [B] of `rows`, integers [B], also within a graph."""
+        images, labels = self.tensors
+        return tf.gather(images, rows), tf.gather(labels, rows)
 
     def select(self, chosen: np.ndarray) -> Examples:
         """The examples that `chosen`, a bool for each or an array of indices, names."""
@@ -129,7 +131,8 @@ class Examples(TrainingSplit):
     @functools.cached_property
     def tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Images and labels as tensors in the host's memory, made once however many batch streams are drawn."""
-        with tf.device("CPU:0"):  # or a split of several GiB would be copied to the first GPU
+        # Not within a graph that is being traced. On the first GPU a split of several GiB would be copied to it.
+        with tf.init_scope(), tf.device("CPU:0"):
             return tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.labels)
 
 
@@ -292,8 +295,3 @@ def with_progress(items: Iterator, what: str, total: int | None, size: Callable 
         done += size(item)
         if line := time_left.line(done):
             logging.info("reading %s: %s", what, line)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text that is not blank, or the error's type, for a message."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,8 @@ import gin
 import numpy as np
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data.datasets import Examples, ImageData, first_line
+from robgan_tf.data.datasets import Examples, ImageData
+from robgan_tf.data.names import first_line
 from robgan_tf.data.sources.record_stream import Records
 from robgan_tf.values import checked, switch, whole
 

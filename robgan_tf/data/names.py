@@ -35,3 +35,8 @@ def escaped(name: str) -> str:
 
     name = name.replace("\\", "\\\\").replace("'", "\\'")
     return "".join(letter if " " <= letter <= "~" else escape(letter) for letter in name)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text that is not blank, or the error's type, for a message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -14,7 +14,8 @@ import gin
 import numpy as np
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data.datasets import ImageData, first_line
+from robgan_tf.data.datasets import ImageData
+from robgan_tf.data.names import first_line
 from robgan_tf.generation.classifier_training import ClassifierTraining, classification_accuracy
 from robgan_tf.generation.extractors import (
     Extractor,

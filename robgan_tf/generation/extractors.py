@@ -17,7 +17,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data.datasets import ImageData, first_line
+from robgan_tf.data.datasets import ImageData
+from robgan_tf.data.names import first_line
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.paths import export_versions, user_path
 from robgan_tf.players.attacker import inputs

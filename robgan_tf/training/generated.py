@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Sequence
 
 import gin
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data.files import written_aside
+from robgan_tf.data.names import some
 from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
-from robgan_tf.data.sources.sample_files import read_samples
+from robgan_tf.data.sources.sample_files import read_samples, write_sample_file
 from robgan_tf.keras2 import keras
 from robgan_tf.paths import local_path
 from robgan_tf.players.sampling import draw_noise, generate
@@ -81,7 +80,7 @@ class FromGenerator(GeneratedImages):
 
 
 class FromFile(GeneratedImages):
-    """Images of a fixed sample set, drawn with replacement. It is held in the host's memory, as uint8.
+    """Images of a fixed sample set, drawn with replacement. They are read from the file as they are drawn.
 
     Args:
         path: the file, see `read_samples`.
@@ -93,24 +92,30 @@ class FromFile(GeneratedImages):
 
     def __init__(self, path: str, num_classes: int):
         self.origin = f"sample_file.path = {path}"
-        examples = read_samples(path, num_classes)
-        images, labels = examples.images, examples.labels
+        self._examples = read_samples(path, num_classes)
         self.num_classes = num_classes
-        self.image_shape = images.shape[1:]
-        self.nbytes = images.nbytes + 4 * len(labels)
-        # On the host, whatever the strategy: a step takes its few images from there.
-        with tf.device("CPU:0"):
-            self._images, self._labels = tf.constant(images), tf.constant(labels)
+        self.image_shape = self._examples.image_shape
+        self.nbytes = self._examples.labels.nbytes
 
     def sample(self, seed, count):
         """See `GeneratedImages`."""
-        with tf.device("CPU:0"):
+        with tf.device("CPU:0"):  # whatever the strategy: the file is read there
             (rows,) = shares_of_replicas(
-                lambda total: [tf.random.stateless_uniform([total], seed, maxval=len(self._labels), dtype=tf.int32)],
+                lambda total: [tf.random.stateless_uniform([total], seed, maxval=len(self._examples), dtype=tf.int32)],
                 count,
             )
-            images, labels = tf.gather(self._images, rows), tf.gather(self._labels, rows)
+            images, labels = self._examples.gather(rows)
         return to_pixel_range(images), labels
+
+    def check(self, num_classes, image_shape):
+        """See `GeneratedImages`; also raises a ValueError where the file has no image of a class."""
+        super().check(num_classes, image_shape)
+        missing = np.flatnonzero(np.bincount(self._examples.labels, minlength=num_classes) == 0)
+        if len(missing):
+            raise ValueError(
+                f"{self.origin}: it has no image of {len(missing)} of the data's {num_classes} classes "
+                f"({some([str(label) for label in missing])}): take more samples, or a file of the same data."
+            )
 
 
 @gin.configurable
@@ -130,8 +135,7 @@ def sample_file(generator: keras.Model | None, num_classes: int, path: str = gin
 def write_samples(generator: keras.Model, path: str, count: int, seed: int):
     """Writes an .npz file of generated images, uint8 [N, H, W, C], and labels, int32 [N], for `read_samples`.
 
-    The classes come in turn, equally often. The images are made in chunks, and only a chunk is in memory. The file is
-    written aside and renamed.
+    The classes come in turn, equally often. The images are made in chunks, see `write_sample_file`.
 
     Args:
         generator: maps (z, labels) to images, in inference mode.
@@ -140,14 +144,7 @@ def write_samples(generator: keras.Model, path: str, count: int, seed: int):
         seed: seed of the noise. The first images of a larger count are those of a smaller one.
     """
     labels = np.arange(count, dtype=np.int32) % generator.num_classes
-    with written_aside(path) as partial, zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
-        with archive.open("labels.npy", "w") as file:
-            np.lib.format.write_array(file, labels, allow_pickle=False)
-        with archive.open("images.npy", "w", force_zip64=True) as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (count, *generator.image_shape)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for images in _chunks(generator, labels, seed):
-                file.write(images.tobytes())
+    write_sample_file(path, _chunks(generator, labels, seed), labels, generator.image_shape)
 
 
 def _chunks(generator: keras.Model, labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:

@@ -163,7 +163,7 @@ def test_stored_images_come_once_each(digits):
 @pytest.mark.parametrize(
     "arrays, message",
     [
-        ({"images": np.zeros([4, 8, 8, 1], np.uint8)}, "it is not such a file"),
+        ({"images": np.zeros([4, 8, 8, 1], np.uint8)}, "has no labels"),
         ({"images": np.zeros([4, 8, 8, 1], np.float32), "labels": np.zeros(4, int)}, "got float32"),
         (
             {"images": np.zeros([4, 9, 9, 1], np.uint8), "labels": np.zeros(4, int)},

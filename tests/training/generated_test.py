@@ -76,7 +76,7 @@ def test_without_a_generator_there_are_no_images_of_this_run():
 def test_a_sample_file_needs_no_generator(write):
     source = sample_file(None, CLASSES, path=write())
     assert source.num_classes == CLASSES and source.image_shape == (8, 8, 3)
-    assert source.nbytes == 10 * 8 * 8 * 3 + 10 * 4
+    assert source.nbytes == 10 * 4  # its labels; images stay in the file
 
 
 @pytest.mark.parametrize(
@@ -157,3 +157,9 @@ def test_a_file_is_never_seen_half_written(make_generator, tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         write_samples(generator, str(path), 4, seed=1)
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["samples.npz"]
+
+
+def test_a_file_without_images_of_a_class_is_refused(write):
+    source = FromFile(write(labels=np.arange(10) % 2), CLASSES)
+    with pytest.raises(ValueError, match=r"no image of 1 of the data's 3 classes \(2\): take more samples"):
+        source.check(CLASSES, (8, 8, 3))

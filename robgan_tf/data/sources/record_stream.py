@@ -16,10 +16,10 @@ from robgan_tf.data.datasets import (
     Examples,
     TrainingSplit,
     check_count,
-    first_line,
     stratified_order,
     with_progress,
 )
+from robgan_tf.data.names import first_line
 from robgan_tf.data.sources import dataset_manifest
 
 # Shards that are read at once and in turn, so that the shuffle buffer holds a mixture even of shards sorted by class,

@@ -21,13 +21,12 @@ from robgan_tf.data.datasets import (
     ImageData,
     check_image_size,
     check_memory,
-    first_line,
     image_data,
     with_progress,
 )
 from robgan_tf.data.description import whereabouts
 from robgan_tf.data.expected import MissingDataError, may_prepare
-from robgan_tf.data.names import some
+from robgan_tf.data.names import first_line, some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
 from robgan_tf.paths import folder_to_write, user_path
 from robgan_tf.values import checked, number, optional, switch, whole
