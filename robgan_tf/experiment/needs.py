@@ -62,7 +62,7 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
         return tf.TensorSpec([images, *image_shape]), tf.TensorSpec([images], tf.int32)
 
     seed = tf.TensorSpec([2], tf.int32)
-    images, _ = batch(size * stage.micro_batches)
+    images, _ = batch(stage.images_per_step // strategy.num_replicas_in_sync)
     real = images.shape.num_elements() * images.dtype.size
     if isinstance(stage, CoTraining):
         generator = trace(stage.update_generator, seed)
@@ -85,7 +85,8 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
         flops = generator.flops + stage.micro_batches * (attack.flops + discriminator.flops)
         return StepNeeds(phases, peak, flops, real)
     attack = trace(stage.attack, *batch(stage.attacked_at_once), seed)
-    step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *batch(size))
+    taken = stage.images_per_step // strategy.num_replicas_in_sync
+    step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *batch(taken))
     return StepNeeds({"attack": attack, "whole step": step}, step.peak, step.flops, real)
 
 

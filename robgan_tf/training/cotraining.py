@@ -113,7 +113,7 @@ class CoTraining(Stage):
         self.penalty = penalty
         self.seed = seed
         self.average_decay = average_decay
-        updates_per_epoch = num_examples / self.images_per_step
+        updates_per_epoch = self.steps_per_epoch
         self.generator_optimizer = make_optimizer(
             optimizer,
             learning_rate(generator_schedule, updates_per_epoch, self.total_steps),

@@ -17,7 +17,9 @@ from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts
+from robgan_tf.training.composition import compose
 from robgan_tf.training.generated import FromGenerator, GeneratedImages
+from robgan_tf.training.mixing import Mixing
 from robgan_tf.training.objectives import Adversarial, Objective
 from robgan_tf.training.optimization import (
     Schedule,
@@ -28,17 +30,14 @@ from robgan_tf.training.optimization import (
     scaled,
     update_average,
 )
-from robgan_tf.training.randomness import step_seeds
+from robgan_tf.training.randomness import mixing_seeds, step_seeds
 from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.weight_perturbation import AdversarialWeightPerturbation
-from robgan_tf.values import Kind, check, checked, either, maker, number, optional, switch, whole
+from robgan_tf.values import Kind, checked, either, maker, number, optional, switch, whole
 
 _ADVERSARIAL = Adversarial()
-# Within the 0.3 to 0.8 of the authors' code.
-_FAKE_WEIGHT = 0.5
-_PERTURBATION = optional(
-    Kind("such as @awp()", lambda value: isinstance(value, AdversarialWeightPerturbation)),
-)
+_PERTURBATION = Kind("such as @awp()", lambda value: isinstance(value, AdversarialWeightPerturbation))
+_MIXING = Kind("such as @cutmix()", lambda value: isinstance(value, Mixing))
 _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 declare_player("classifier")
@@ -58,7 +57,10 @@ declare(
 
 @gin.configurable
 @checked(
+    weight_perturbation=optional(_PERTURBATION),
+    mixing=optional(_MIXING),
     fake_weight=optional(number(least=0)),
+    generated_share=optional(number(least=0, most=1)),
     epochs=number(above=0),
     batch_size=whole(1),
     average_decay=number(least=0, below=1),
@@ -84,9 +86,14 @@ class FineTuning(Stage):
         weight_perturbation: moves the weights that the gradients are taken at, `@awp()`; None for none.
         objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()`, `@mart()` or
             `@lipschitz_regularised()`.
+        mixing: mixes the images of a batch, and their labels, before they are attacked, `@cutmix()`; None for none.
         fake_weight: lambda, weight of the generated images; 0 without any. None for 0.5 with and 0 without them.
-        epochs: length of the stage in passes over the real images.
-        batch_size: global number of real images in a batch, over all replicas; as many generated ones come on top.
+        generated_share: share of each batch that is generated, in [0, 1], all images weighing the same (Gowal et al.,
+            NeurIPS 2021). With 1, a real image for each replica is read and left aside. None: as many generated images
+            as real ones come on top, with weight lambda.
+        epochs: length of the stage in passes over the real images; with a `generated_share` an epoch has as many
+            images, of both kinds.
+        batch_size: global number of real images in a batch, over all replicas; with a `generated_share` of all images.
         optimizer: makes the Keras optimizer from a learning rate, e.g. `@finetuning/Adam`.
         schedule: learning rate, a number or a schedule such as `@finetuning/staged`.
         average_decay: decay of the moving average of the classifier's weights and of its batch norm's statistics,
@@ -114,7 +121,9 @@ class FineTuning(Stage):
         attacker: Attack | None = gin.REQUIRED,
         objective: Objective = _ADVERSARIAL,
         weight_perturbation: AdversarialWeightPerturbation | None = None,
+        mixing: Mixing | None = None,
         fake_weight: float | None = None,
+        generated_share: float | None = None,
         epochs: float = gin.REQUIRED,
         batch_size: int = 128,
         optimizer: Callable = keras.optimizers.Adam,
@@ -129,25 +138,21 @@ class FineTuning(Stage):
         classifier = as_classifier(ClassBranch(classifier) if isinstance(classifier, Discriminator) else classifier)
         if isinstance(generated, keras.Model):
             generated = FromGenerator(generated)
-        if fake_weight is None:
-            fake_weight = _FAKE_WEIGHT if generated is not None else 0.0
-        if (fake_weight > 0) != (generated is not None):
-            raise ValueError(
-                f"FineTuning.fake_weight (lambda) is {fake_weight} and there are {'no ' if generated is None else ''}"
-                f"generated images: it must be > 0 with and 0 without them. Set Experiment.generated = None for "
-                f"adversarial training."
-            )
+        replicas, has_source = self.strategy.num_replicas_in_sync, generated is not None
+        self.composition = compose(batch_size, fake_weight, generated_share, has_source, replicas, accumulation)
+        # Real and generated images of a replica.
+        self.shares = (self.composition.real // replicas, self.composition.generated // replicas)
+        self.images_per_step = max(self.composition.real, replicas)
         if generated is not None:
             generated.check(classifier.num_classes, classifier.image_shape)
         if not isinstance(objective, Objective):
             raise ValueError(f"FineTuning.objective must be an objective such as @adversarial(), got {objective!r}.")
         objective.check(classifier, attacker)
-        if label_smoothing and not objective.soft_labels:
-            raise ValueError(
-                f"FineTuning.label_smoothing = {label_smoothing} needs an objective that takes probabilities of the "
-                f"classes, and {type(objective).__name__} takes one class for each image: set it to 0."
-            )
-        check("FineTuning.weight_perturbation", weight_perturbation, _PERTURBATION)
+        if label_smoothing:
+            objective.check_soft_labels("label_smoothing", classifier.num_classes, attacked=False)
+        if mixing is not None:
+            objective.check_soft_labels("mixing", classifier.num_classes, attacked=attacker is not None)
+            mixing.check(self.shares)
         self.has_batch_norm = any(isinstance(module, _BATCH_NORMS) for module in classifier.submodules)
         if accumulation > 1 and self.has_batch_norm:
             raise ValueError(
@@ -156,17 +161,18 @@ class FineTuning(Stage):
             )
         self.classifier = classifier
         self.average_classifier = classifier.another() if average_decay else None
-        self.generated = generated
+        self.generated = generated if self.composition.generated else None
+        self.mixing = mixing
         self.objective = objective
         self.weight_perturbation = weight_perturbation
-        self.fake_weight = fake_weight
+        self.fake_weight = self.composition.weight
         self.seed = seed
         self.average_decay = average_decay
         self.batch_norm_training = batch_norm_training
         self.label_smoothing = label_smoothing
         # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
         self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
-        rate = learning_rate(schedule, num_examples / self.images_per_step, self.total_steps)
+        rate = learning_rate(schedule, self.steps_per_epoch, self.total_steps)
         self.optimizer = make_optimizer(optimizer, rate, classifier.class_variables)
 
     @property
@@ -181,8 +187,8 @@ class FineTuning(Stage):
 
     @property
     def attacked_at_once(self) -> int:
-        """Real images and as many generated ones."""
-        return self.replica_batch_size * (1 if self.generated is None else 2)
+        """Real images and generated ones."""
+        return sum(self.shares)
 
     @property
     def result(self) -> Classifier:
@@ -215,17 +221,13 @@ class FineTuning(Stage):
         Returns:
             Dictionary of scalar metrics over the global batch.
         """
-        images, labels = batch
         attack_seed, fake_seed = step_seeds(self.seed, self.step, 2)
-        if self.generated is not None:
-            fake_images, fake_labels = self.generated.sample(fake_seed, self.replica_batch_size)
-            images = tf.concat([images, fake_images], axis=0)
-            labels = tf.concat([labels, fake_labels], axis=0)
+        images, labels = self._batch(*batch, fake_seed)
         adversarial = self.attack(images, labels, attack_seed)
 
         self.classifier.power_iteration()
         # Real and generated images side by side, so that each part of the batch has its share of both.
-        kinds = 1 if self.generated is None else 2
+        kinds = self.shares if self.generated is not None else self.shares[:1]
         batch = [part for tensor in (images, adversarial, labels) for part in tf.split(tensor, kinds)]
         # Batch norm assigns its running averages and asks the other replicas, which `maybe_compile` does not allow.
         differentiate = self._differentiate if self.has_batch_norm else self.maybe_compile(self._differentiate)
@@ -244,6 +246,18 @@ class FineTuning(Stage):
         self.step.assign_add(1)
         return {**self.sum_over_replicas(metrics), **self.weight_norms()}
 
+    def _batch(self, images, labels, seed):
+        """Returns images and labels, real ones first, as they go to the attack; mixed where there is a mixing."""
+        if images.shape[0] > self.shares[0]:
+            images, labels = images[: self.shares[0]], labels[: self.shares[0]]
+        kinds = [(images, labels)]
+        if self.generated is not None:
+            kinds.append(self.generated.sample(seed, self.shares[1]))
+        if self.mixing is not None:
+            seeds = mixing_seeds(seed, len(kinds))
+            kinds = [self.mixing(*kind, seed, self.classifier.num_classes) for kind, seed in zip(kinds, seeds)]
+        return kinds[0] if len(kinds) == 1 else tuple(tf.concat(both, axis=0) for both in zip(*kinds))
+
     def _differentiate(self, *batch):
         """Gradients and metrics of images, attacked images and labels: of real ones, or of real and fake ones each."""
         kinds = len(batch) // 3
@@ -258,9 +272,12 @@ class FineTuning(Stage):
             )
             loss = fine_tuning_loss(per_image, real, self.fake_weight) / self.batch_size
             target = scaled(self.optimizer, loss)
-        metrics = {"loss": loss, "class_accuracy": self.accuracy(logits[:real], labels[:real])}
-        if self.generated is not None:
-            metrics["fake_class_accuracy"] = self.accuracy(logits[real:], labels[real:])
+        metrics = {"loss": loss}
+        classes = labels if labels.dtype.is_integer else tf.argmax(labels, axis=-1, output_type=tf.int32)
+        of_real, of_fake = ("class_accuracy", slice(real)), ("fake_class_accuracy", slice(real, None))
+        for (name, rows), count in zip((of_real, of_fake), (self.composition.real, self.composition.generated)):
+            if count:
+                metrics[name] = self.accuracy(logits[rows], classes[rows]) * (self.batch_size / count)
         return (), (tape.gradient(target, self.classifier.class_variables), metrics)
 
     def attack(self, images, labels, seed) -> tf.Tensor:

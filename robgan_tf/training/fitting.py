@@ -57,7 +57,7 @@ class Fitting:
             batches = _batches_of_dataset(self, images)
         else:
             batches = _batches_of_arrays(self, images, labels, augment)
-        steps_per_epoch = max(round(self.num_examples / self.images_per_step), 1)
+        steps_per_epoch = max(round(self.steps_per_epoch), 1)
         history, entry = [], []
         with self.strategy.scope(), contextlib.closing(Progress(self)) as progress:
             if not self.steps_done:

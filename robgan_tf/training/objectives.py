@@ -35,6 +35,21 @@ class Objective:
     def check(self, classifier: Classifier, attacker: Attack | None):
         """Raises a ValueError where classifier or attacker do not go with the objective."""
 
+    def check_soft_labels(self, setting: str, num_classes: int, attacked: bool):
+        """Raises a ValueError where the objective needs one class for each image, and a setting gives probabilities.
+
+        Args:
+            setting: of `FineTuning`, for the message.
+            num_classes: number of classes.
+            attacked: whether the attack gets them, too.
+        """
+        if not self.soft_labels:
+            raise ValueError(
+                f"FineTuning.{setting} needs an objective that takes probabilities of the classes, and "
+                f"{type(self).__name__} takes one class for each image: leave it out, or take @adversarial() or "
+                f"@trades()."
+            )
+
     def attack(self, classifier: Classifier, images, labels) -> Callable:
         """Returns a function of images that the attacker of `images` maximises, [B]."""
         raise NotImplementedError
@@ -64,6 +79,18 @@ class Adversarial(Objective):
 
     attack_loss: Callable = class_loss
     soft_labels = True
+
+    def check_soft_labels(self, setting, num_classes, attacked):
+        """See `Objective`: tries the attack's loss on probabilities."""
+        super().check_soft_labels(setting, num_classes, attacked)
+        try:
+            if attacked:
+                self.attack_loss(tf.zeros([2, num_classes]), tf.fill([2, num_classes], 1 / num_classes))
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+            raise ValueError(
+                f"FineTuning.{setting} gives images probabilities of several classes, and {self.attack_loss.__name__}, "
+                f"which the attack maximises, takes one class: set adversarial.attack_loss = @class_loss."
+            ) from error
 
     def attack(self, classifier, images, labels):
         """See `Objective`: the class loss, or what `attack_loss` is."""

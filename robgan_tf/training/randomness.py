@@ -47,6 +47,11 @@ def generator_inputs(seed, batch: int, latent_dim: int, num_classes: int) -> tup
     return tuple(shares_of_replicas(draw, batch))
 
 
+def mixing_seeds(seed, count: int) -> list[tf.Tensor]:
+    """Returns seeds, int32 [2] each, for the mixing of `count` kinds of images, independent of `seed`'s others."""
+    return [tf.random.experimental.stateless_fold_in(seed, 0x31C5 + kind) for kind in range(count)]
+
+
 def uniform_shares(seed, batch: int) -> tf.Tensor:
     """Returns uniform random numbers from [0, 1), float32 [batch], for this replica.
 

@@ -63,6 +63,7 @@ class Stage(Fitting):
         step: int64 variable, number of training steps done.
         total_steps: number of training steps of the stage.
         images_per_step: number of real images that a training step takes.
+        steps_per_epoch: training steps in an epoch; need not be whole.
         strategy: the distribution strategy that it was made under.
 
     Raises:
@@ -110,6 +111,7 @@ class Stage(Fitting):
         self.attacker = attacker
         self.use_xla = jit_compile
         self.images_per_step = batch_size * micro_batches
+        self.steps_per_epoch = num_examples / self.images_per_step
         self.total_steps = max(round(epochs * num_examples / self.images_per_step), 1)
         self.step = tf.Variable(
             0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA

@@ -33,9 +33,11 @@ from robgan_tf.players.classifiers.vgg import VGG16
 from robgan_tf.players.generator import Generator
 from robgan_tf.training.finetuning import FineTuning
 from robgan_tf.training.generated import FromGenerator
+from robgan_tf.training.mixing import CutMix
 from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Mart, Trades
 from robgan_tf.training.optimization import one_cycle
 from robgan_tf.training.randomness import step_seeds
+from robgan_tf.training.weight_perturbation import AdversarialWeightPerturbation
 
 
 def test_finetuning_freezes_the_generator_and_leaves_the_real_fake_head():
@@ -84,13 +86,13 @@ def test_the_average_classifier_is_the_result_where_there_is_one():
     assert make_finetuning().result.name == "class_branch"
 
 
-def small_network():
-    """A network with batch norm that is traced in no time."""
+def small_network(batch_norm=True):
+    """A network that is traced in no time."""
     layers = keras.layers
     network = keras.Sequential(
         [
             layers.Conv2D(4, 3, input_shape=SHAPE),
-            BatchNorm(),
+            *([BatchNorm()] if batch_norm else []),
             layers.ReLU(),
             layers.GlobalAveragePooling2D(),
             layers.Dense(CLASSES),
@@ -111,7 +113,8 @@ def make_recipe(**options):
         **options,
     }
     keras.utils.set_random_seed(1)
-    stage = FineTuning(small_network(), num_examples=80, seed=7, epochs=1, batch_size=BATCH * STEPS, **options)
+    classifier = options.pop("classifier", None) or small_network()
+    stage = FineTuning(classifier, num_examples=80, seed=7, epochs=1, batch_size=BATCH * STEPS, **options)
     stage.start()
     return stage
 
@@ -138,6 +141,82 @@ def test_the_average_has_averaged_statistics_of_batch_norm_that_a_resumed_stage_
         np.testing.assert_array_equal(one, other)
 
 
+def small_batches(images):
+    return batches(10).unbatch().batch(images, drop_remainder=True)
+
+
+def test_with_a_share_of_generated_images_the_batch_stays_as_large_and_all_weigh_the_same():
+    stage = make_recipe(generated=FromGenerator(make_generator()), generated_share=0.75, average_decay=0.0)
+    assert (stage.images_per_step, stage.total_steps, stage.attacked_at_once) == (2, 10, 8)
+    images, labels = next(iter(small_batches(2)))
+    attack_seed, fake_seed = step_seeds(7, stage.step, 2)
+    fake_images, fake_labels = stage.generated.sample(fake_seed, 6)
+    images, labels = tf.concat([images, fake_images], 0), tf.concat([labels, fake_labels], 0)
+    adversarial = stage.attack(images, labels, attack_seed)
+    before = stage.classifier.get_weights()
+    each, logits = stage.objective.loss(stage.classifier, images, adversarial, labels, True)
+    stage.classifier.set_weights(before)
+    metrics = take_steps(stage, small_batches(2), 1)
+    np.testing.assert_allclose(metrics["loss"], np.mean(each), rtol=1e-5)
+    right = np.argmax(logits, axis=1) == labels.numpy()
+    np.testing.assert_allclose(metrics["class_accuracy"], right[:2].mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["fake_class_accuracy"], right[2:].mean(), rtol=1e-6)
+
+
+def test_shares_of_nothing_and_of_all():
+    without = make_recipe(generated=None)
+    nothing = make_recipe(generated=FromGenerator(make_generator()), generated_share=0.0)
+    nothing.classifier.set_weights(without.classifier.get_weights())
+    assert train(without, 1) == train(nothing, 1)
+    # Of generated images alone: the real image that is read for each replica has no part in it.
+    stages = [make_recipe(generated=FromGenerator(make_generator()), generated_share=1.0) for _ in range(2)]
+    stages[1].generated.generator.set_weights(stages[0].generated.generator.get_weights())
+    metrics = [take_steps(stage, small_batches(1).skip(skip), 2) for skip, stage in enumerate(stages)]
+    assert metrics[0] == metrics[1] and "class_accuracy" not in metrics[0] and stages[0].images_per_step == 1
+
+
+@pytest.mark.parametrize("how", ["replicas", "accumulation"])
+def test_the_whole_recipe_makes_the_same_step_on_replicas_and_in_parts(how):
+    """A share of generated images, CutMix, label smoothing, AWP, Nesterov, clipping, one cycle and the average."""
+
+    def make(**options):
+        return make_recipe(
+            generated=FromGenerator(make_generator()),
+            generated_share=0.5,
+            mixing=CutMix(),
+            weight_perturbation=AdversarialWeightPerturbation(0.05),
+            label_smoothing=0.1,
+            attacker=make_attacker(),
+            **options,
+        )
+
+    if how == "replicas":
+        one, other = on_two_replicas(make)
+    else:  # batch norm would see the statistics of parts
+        one, other = (make(classifier=small_network(batch_norm=False), accumulation=parts) for parts in (1, 2))
+        other.classifier.set_weights(one.classifier.get_weights())
+    other.start()
+    one.start()
+    other.generated.generator.set_weights(one.generated.generator.get_weights())
+    metrics = [take_steps(stage, small_batches(4), 2) for stage in (one, other)]
+    for stage_result in (lambda stage: stage.classifier, lambda stage: stage.result):
+        for a, b in zip(stage_result(one).weights, stage_result(other).weights):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5, err_msg=a.name)  # float32 rounding
+    for name, value in metrics[0].items():
+        np.testing.assert_allclose(value, metrics[1][name], rtol=1e-3, err_msg=name)
+
+
+def test_mixed_labels_need_an_objective_and_an_attack_that_take_them():
+    make_recipe(generated=None, mixing=CutMix(), objective=Trades())
+    with pytest.raises(ValueError, match="FineTuning.mixing needs an objective .* Mart takes one class"):
+        make_recipe(generated=None, mixing=CutMix(), objective=Mart())
+    with pytest.raises(ValueError, match="and margin_loss, which the attack maximises, takes one class"):
+        make_recipe(generated=None, mixing=CutMix(), objective=Adversarial(margin_loss))
+    make_recipe(generated=None, mixing=CutMix(), objective=Adversarial(margin_loss), attacker=None)
+    with pytest.raises(ValueError, match=r"FineTuning.mixing must be such as @cutmix\(\), or None, got 'cutmix'"):
+        make_recipe(generated=None, mixing="cutmix")
+
+
 def test_label_smoothing_is_in_the_loss_and_not_in_the_attack():
     stage, plain = make_finetuning(label_smoothing=0.3), make_finetuning()
     plain.classifier.set_weights(stage.classifier.get_weights())
@@ -149,7 +228,7 @@ def test_label_smoothing_is_in_the_loss_and_not_in_the_attack():
     targets = 0.7 * np.eye(CLASSES)[labels] + 0.1
     expected = -(targets * tf.nn.log_softmax(plain.classifier(adversarial))).numpy().sum(-1).mean()
     np.testing.assert_allclose(train(stage, 1)["loss"], expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="label_smoothing = 0.1 needs an objective .* Mart takes one class"):
+    with pytest.raises(ValueError, match="label_smoothing needs an objective .* Mart takes one class"):
         make_finetuning(objective=Mart(), label_smoothing=0.1)
 
 

@@ -1,0 +1,74 @@
+"""How many real and generated images a batch of fine-tuning holds, and what each of them weighs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+# Within the 0.3 to 0.8 of the authors' code.
+_WEIGHT = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Composition:
+    """What a batch over all replicas is made of.
+
+    Attributes:
+        real: number of real images.
+        generated: number of generated images.
+        weight: weight of a generated image's loss, that of a real one being 1 (lambda of eq. 6 and 10).
+    """
+
+    real: int
+    generated: int
+    weight: float
+
+
+def compose(
+    batch_size: int, weight: float | None, share: float | None, has_source: bool, replicas: int, parts: int
+) -> Composition:
+    """Returns the composition of a batch: doubled, as in Rob-GAN, or with a share of generated images.
+
+    Args:
+        batch_size: number of real images, or, with a share, of all images.
+        weight: lambda; None for 0.5 with a source of generated images and 0 without.
+        share: share of the batch that is generated, in [0, 1], with a loss that weighs all images alike; None for as
+            many generated images as real ones on top.
+        has_source: whether there are generated images.
+        replicas: number of replicas that share a batch.
+        parts: number of parts that each computes its share in.
+
+    Raises:
+        ValueError: for what contradicts the source, or can't be divided evenly.
+    """
+    if share is None:
+        if weight is None:
+            weight = _WEIGHT if has_source else 0.0
+        if (weight > 0) != has_source:
+            raise ValueError(
+                f"FineTuning.fake_weight (lambda) is {weight} and there are {'' if has_source else 'no '}generated "
+                f"images: it must be > 0 with and 0 without them. Set Experiment.generated = None for adversarial "
+                f"training."
+            )
+        return Composition(batch_size, batch_size if has_source else 0, weight)
+    if share and not has_source:
+        raise ValueError(
+            f"FineTuning.generated_share = {share:g} and there are no generated images: set Experiment.generated = "
+            f"@this_generator or @sample_file, or generated_share = None."
+        )
+    if weight is not None:
+        raise ValueError(
+            f"FineTuning.generated_share = {share:g} weighs all images alike, and fake_weight (lambda) is {weight:g}: "
+            f"set FineTuning.fake_weight = None."
+        )
+    generated = round(share * batch_size)
+    unit = replicas * parts
+    if generated % unit or (batch_size - generated) % unit:
+        step = math.gcd(batch_size, unit)
+        fitting = batch_size % unit == 0 and step * round(generated / step) / batch_size
+        raise ValueError(
+            f"FineTuning.generated_share = {share:g} makes {generated} generated and {batch_size - generated} real "
+            f"images of a batch of {batch_size}, which {replicas} replicas in {parts} parts can't share evenly: "
+            f"take a share such as {fitting:g}."
+        )
+    return Composition(batch_size - generated, generated, 1.0)
