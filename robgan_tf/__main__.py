@@ -54,6 +54,8 @@ def main():
     elif name in ("--version", "version"):
         print(f"robgan_tf {__version__}")
     elif name == "configurations":
+        if arguments:
+            command_line.fail(f"robgan configurations lists all, and takes nothing; got {arguments[0]!r}")
         for path, what in gin_files.listing():
             print(f"{path:55}{what}")
     elif name == "completion":

@@ -7,7 +7,9 @@ while running, with the last good checkpoint.
 from __future__ import annotations
 
 import ctypes
+import difflib
 import importlib
+import logging as standard_logging
 import os
 import pathlib
 import re
@@ -157,18 +159,37 @@ def changes_the_run(params) -> bool:
     return any(not re.match(r"\s*[\w/.]+\.data_dir\s*=", param) for param in params)
 
 
-def open_run():
-    """Returns experiment and folder of the run that --run_dir names, in its own configuration."""
+def open_run_directory():
+    """Returns the folder of the run that --run_dir names; ends the program where it holds none."""
     from robgan_tf.run.directory import RunDirectory
 
     if not FLAGS.run_dir:
         fail("--run_dir is missing, e.g. --run_dir=runs/digits")
     run_directory = RunDirectory(FLAGS.run_dir)
     if not run_directory.config.exists():
-        fail(f"--run_dir={FLAGS.run_dir} holds no run (no config.gin)")
+        folder = pathlib.Path(FLAGS.run_dir)
+        runs = sorted(str(path.parent) for path in (*folder.glob("*/config.gin"), *folder.parent.glob("*/config.gin")))
+        near = difflib.get_close_matches(FLAGS.run_dir, runs, n=3, cutoff=0)
+        fail(
+            f"--run_dir={FLAGS.run_dir} holds no run (no config.gin)"
+            + (f"; there is {', '.join(near)}" if near else "")
+        )
+    return run_directory
+
+
+def open_run():
+    """Returns experiment and folder of the run that --run_dir names, in its own configuration."""
+    run_directory = open_run_directory()
     if FLAGS.gin_file:
         fail("--gin_file does not go with --run_dir: a run has its own config.gin; change bindings with --gin_param")
     return build_experiment([str(run_directory.config)], FLAGS.gin_param), run_directory
+
+
+class _Line(standard_logging.Formatter):
+    """Writes "warning: ..." as errors are written, without time, thread and line of code."""
+
+    def format(self, record):
+        return f"{record.levelname.lower()}: {super().format(record)}"
 
 
 def own_flags(define_flags: Callable[[], None]) -> dict[str, bool]:
@@ -238,12 +259,18 @@ def main(function: Callable, define_flags: Callable, several_workers: bool = Fal
             rest = FLAGS(argv)
         except flags.IllegalFlagValueError as error:
             fail(re.sub(r"^flag (--\w+)=.*?: (?=\1)", "", one_line(error)))  # a path's message names the flag itself
+        except flags.UnrecognizedFlagError as error:
+            near = re.search(r"Did you mean: (\w+)", str(error))
+            meant = f"; did you mean --{near[1]}?" if near else ""
+            fail(f"there is no flag --{error.flagname}{meant} (--help lists the flags)")
         except flags.Error as error:
             fail(f"{one_line(error)} (--help lists the flags)")
         if rest[1:] and not arguments:
-            fail(f"unexpected argument {rest[1]!r} (--help lists the flags)")
+            meant = f"; did you mean --gin_file={rest[1]}?" if rest[1].endswith(".gin") else ""
+            fail(f"unexpected argument {rest[1]!r}{meant} (--help lists the flags)")
         if not FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
+            logging.get_absl_handler().setFormatter(_Line())
         if "gin_file" in FLAGS:  # before TensorFlow is imported, which takes seconds
             FLAGS.gin_file = or_fail(lambda: [gin_files.find(file) for file in FLAGS.gin_file])
         return rest

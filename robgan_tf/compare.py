@@ -50,6 +50,8 @@ def read(name: str) -> dict:
             )
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no {name}: name a run, or a report that robgan evaluate --out wrote") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"{name} is neither a run nor a report of an evaluation ({error})") from error
     missing = [key for key in (*_SAME, *_SHOWN) if not isinstance(report, dict) or key not in report]

@@ -231,7 +231,10 @@ def _what_is_wrong_with(line: str) -> str:
         return "each binding has a line, or a --gin_param, of its own"
     quotient = re.fullmatch(r"(-?[\d.]+)\s*/\s*([\d.]+)", value)
     if quotient and float(quotient[2]):
-        return f"gin does not calculate; write {name} = {float(quotient[1]) / float(quotient[2]):.6g}"
+        number = float(quotient[1]) / float(quotient[2])
+        if name.endswith("epsilon") and float(quotient[2]) == 255:  # elsewhere pixels are in [0, 1]
+            return f"gin does not calculate, and pixels are in [-1, 1]: write {name} = {2 * number:.6g} for {value}"
+        return f"gin does not calculate; write {name} = {number:.6g}"
     if re.fullmatch(r"-?\d+,\d+", value):
         return f"a decimal has a point; write {name} = {value.replace(',', '.')} (a list stands in brackets)"
     if value.lower() in _WORDS:

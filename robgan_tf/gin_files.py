@@ -48,7 +48,7 @@ def listing() -> Iterator[tuple[str, str]]:
                 break
             head.append(line[2:].strip())
         text = " ".join(head)
-        yield path.relative_to(root).as_posix(), re.split(r"(?<!Fig)(?<!et al)\. ", text)[0].rstrip(".")
+        yield path.relative_to(root).as_posix(), re.split(r"(?<!Fig)(?<!eq)(?<!et al)\. ", text)[0].rstrip(".")
 
 
 def _bases(names: list[str]) -> list[str]:

@@ -14,13 +14,8 @@ def report():
     command_line.import_tensorflow()
     from robgan_tf.experiment import parts  # noqa: F401 - declares metrics, for runs of older versions, which did not
     from robgan_tf.pages.run_page import write_run_report
-    from robgan_tf.run.directory import RunDirectory
 
-    if not FLAGS.run_dir:
-        command_line.fail("--run_dir is missing, e.g. --run_dir=runs/digits")
-    run_directory = RunDirectory(FLAGS.run_dir)
-    if not run_directory.config.exists():
-        command_line.fail(f"--run_dir={FLAGS.run_dir} holds no run (no config.gin)")
+    run_directory = command_line.open_run_directory()
     command_line.or_fail(lambda: write_run_report(run_directory))
     print(f"wrote {run_directory.report}")
 

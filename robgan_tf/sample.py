@@ -39,7 +39,7 @@ def sample():
         allowed = " or ".join(endings)
         command_line.fail(f"--out must name a {allowed} file for --what={FLAGS.what}; got {FLAGS.out!r}")
     if not os.path.isdir(os.path.dirname(os.path.abspath(FLAGS.out))):
-        command_line.fail(f"--out={FLAGS.out} is in a folder that does not exist")
+        command_line.fail(f"--out={FLAGS.out} is in a folder that does not exist: make it first")
     if FLAGS.columns < 1:
         command_line.fail(f"--columns must be 1 or more, got {FLAGS.columns}")
     if FLAGS.count < 1:

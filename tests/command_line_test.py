@@ -71,14 +71,17 @@ def test_the_version_is_told(call):
     "arguments, message",
     [
         (["trian"], "there is no command 'trian'; did you mean train?"),
-        (["train", "--gin_fiel=gin/digits.gin"], "Unknown command line flag 'gin_fiel'"),
+        (["train", "--gin_fiel=gin/digits.gin"], "there is no flag --gin_fiel; did you mean --gin_file? (--help"),
+        (["train", "--nothing_alike"], "there is no flag --nothing_alike (--help lists the flags)"),
         (
             ["train", "--gin_file=gin/digit.gin"],
             "--gin_file=gin/digit.gin does not exist; did you mean gin/digits.gin?",
         ),
         (["train", "--gin_file=digits.gin"], "--gin_file=digits.gin does not exist; did you mean gin/digits.gin?"),
         (["evaluate", "--gin_file=x"], "--gin_file=x does not exist; there are gin/cifar10.gin"),
-        (["train", "more"], "unexpected argument 'more'"),
+        (["train", "more"], "unexpected argument 'more' (--help"),
+        (["train", "gin/digits.gin"], "unexpected argument 'gin/digits.gin'; did you mean --gin_file=gin/digits.gin?"),
+        (["configurations", "digits"], "lists all, and takes nothing; got 'digits'"),
         (["completion", "fish"], "takes the name of a shell, bash or zsh"),
     ],
 )
@@ -93,6 +96,7 @@ def test_every_configuration_has_a_line(call):
     lines = call("configurations").stdout.splitlines()
     assert len(lines) == len(list((ROOT / "gin").rglob("*.gin")))
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+    assert not any(line.endswith(("eq", "Fig", "et al")) for line in lines)  # a whole sentence
 
 
 def test_a_file_of_ones_own_wins_over_that_of_the_package(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def test_what_is_no_report_is_named(tmp_path):
     for name, message in {
         "run": "has no robustness.json: evaluate it",
         "text.json": "is neither a run nor a report",
-        "none.json": "is neither a run nor a report",
+        "none.json": "there is no .*none.json: name a run, or a report that robgan evaluate --out wrote",
         "old.json": "of an older version: it has no split, examples,",
     }.items():
         with pytest.raises(ValueError, match=message):

@@ -12,8 +12,9 @@ DIGITS = 'include "gin/digits.gin"\n'
 CASES = {
     "quotient": (
         "LInf.epsilon = 8/255",
-        r"line 1: LInf.epsilon = 8/255: gin does not calculate; write .* = 0\.0313725",
+        r"line 1: .* gin does not calculate, and pixels are in \[-1, 1\]: write LInf.epsilon = 0\.0627451 for 8/255",
     ),
+    "quotient of another": ("CoTraining.epochs = 1/4", r"line 1: .* gin does not calculate; write .* = 0\.25"),
     "unquoted": ("tfds_images.name = cifar10", r'line 1: .* text stands in quotes: tfds_images.name = "cifar10"'),
     "false": ("Discriminator.spectral_norm = false", r"line 1: .*: write Discriminator.spectral_norm = False"),
     "none": ("\nExperiment.generator = none", r"line 2: .*: write Experiment.generator = None"),

@@ -1,10 +1,12 @@
 """What the docs tell readers to type exists: commands, flags, configurations, bindings, links."""
 
+import html
 import importlib.util
-import os
+import json
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -18,21 +20,32 @@ PAGES = sorted(
     [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "tools" / "README.md", ROOT / "benchmarks" / "README.md"]
 )
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _COMMAND = re.compile(r"(?:^|[\s(/])python3?(?:\.\d+)? (-m robgan_tf\.(\w+)|((?:tools|benchmarks)/[\w/]+\.py))([^`]*)")
 # Of absl itself, and those of `command_line.define_config_flags`.
 _COMMON = {"help", "verbosity"}
 _CONFIG = {"gin_file", "gin_param"}
-# The commands of docs/getting_started.md, in a minute or two.
-SHORT = [
-    "Generator.base_width = 4",
-    "Discriminator.base_width = 4",
-    "CoTraining.epochs = 0.5",
-    "FineTuning.epochs = 0.5",
-    "finetuning/linear.initial = 1e-3",
-    "RobustnessEvaluation.epsilons = (0.0, 0.1)",
-    "RobustnessEvaluation.test_examples = 40",
-    "RobustnessEvaluation.checks = None",
-]
+# All pages of the site beside each other, each as wide as a device is, and what a browser makes of them.
+FRAMES = """<!doctype html><body>{frames}<script>
+addEventListener("load", () => {{
+  const frames = [...document.querySelectorAll("iframe")];
+  document.title = JSON.stringify(frames.map(frame => {{
+    const page = frame.contentDocument, style = part => frame.contentWindow.getComputedStyle(part);
+    return {{
+      page: frame.getAttribute("src"),
+      spare: frame.clientWidth - page.documentElement.scrollWidth,
+      menu: page.querySelector(".navbar").getBoundingClientRect().height,
+      missing: [...page.images].filter(image => !image.naturalWidth).map(image => image.src),
+      // Tables and code that scroll by themselves have a shadow, and nothing opaque over it.
+      unmarked: [...page.querySelectorAll("table, pre")].filter(part => part.scrollWidth > part.clientWidth)
+        .flatMap(part => [part, ...part.querySelectorAll("code, th, td")])
+        .filter(part => part.matches("table, pre") ? !style(part).backgroundImage.includes("gradient")
+          : style(part).backgroundColor != "rgba(0, 0, 0, 0)" && part.matches("pre code, th, td"))
+        .map(part => part.outerHTML.slice(0, 200)),
+    }};
+  }}));
+}});
+</script>"""
 
 
 def code(text):
@@ -133,42 +146,42 @@ def test_the_api_pages_cover_every_name_that_the_package_exports():
         assert importlib.util.find_spec(module) is not None, module
 
 
-@pytest.mark.slow
-def test_the_way_of_getting_started_can_be_gone(tmp_path):
-    for name in ("gin", "tools", "benchmarks"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    page = ROOT / "docs" / "getting_started.md"
-    gone = []
-    for script, arguments in commands(page):
-        if "--run_dir=runs/digits" not in arguments:
-            continue
-        if script.endswith("train.py"):
-            arguments = [*arguments, *(f"--gin_param={binding}" for binding in SHORT)]
-        module = script.removesuffix(".py").replace("/", ".")
-        finished = subprocess.run(
-            [sys.executable, "-m", module, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert finished.returncode == 0, f"{module} {arguments}: {finished.stderr[-2000:]}"
-        gone.append(module)
-    assert gone[0] == "robgan_tf.train" and {"robgan_tf.report", "robgan_tf.sample", "robgan_tf.evaluate"} <= set(gone)
-    (use,) = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    subprocess.run([sys.executable, "-c", use], cwd=tmp_path, env=environment, check=True, capture_output=True)
-    made = {path.name for path in tmp_path.iterdir()}
-    assert {"grid.png", "noise.gif", "classes.gif", "attack.png"} <= made
-
-
-@pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site."""
     pytest.importorskip("mkdocs", reason="the extra docs is not installed")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={tmp_path}"]
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={folder}"]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    assert "project" in (tmp_path / "api" / "attacker.html").read_text(encoding="utf-8")  # a method of threat models
-    pages = {path: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.html")}
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(site):
+    assert "project" in (site / "api" / "attacker.html").read_text(encoding="utf-8")  # a method of threat models
+    pages = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
     for path, text in pages.items():
         fetched = re.findall(r"<(?:script|img|link)\b[^>]*?(?:src|href)=\"(https?://[^\"]+)", text)
         assert not fetched, (path.name, fetched)  # the site needs no network
         for link in re.findall(r"<(?:a|img)\b[^>]*?(?:href|src)=\"([^\"#]+)", text):
             if path.name != "404.html" and not re.match(r"\w+:", link):
                 assert (path.parent / link).exists(), (path.name, link)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [1280, 820, 390])
+def test_no_page_of_the_site_scrolls_sideways_and_the_menu_is_one_row(site, tmp_path, width):
+    addresses = sorted(path.as_uri() for path in site.rglob("*.html") if path.name != "404.html")
+    frames = "".join(f'<iframe src="{address}" width="{width}" height="900"></iframe>' for address in addresses)
+    (tmp_path / "frames.html").write_text(FRAMES.format(frames=frames))
+    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += ["--disable-background-networking", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--dump-dom", (tmp_path / "frames.html").as_uri()]
+    document = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    seen = json.loads(html.unescape(re.search("<title>(.*?)</title>", document)[1]))
+    assert len(seen) == len(addresses) > 20
+    for page in seen:
+        assert page["spare"] >= 0 and page["menu"] <= 60, page
+        assert page["missing"] == page["unmarked"] == [], page

@@ -205,7 +205,7 @@ def test_export_again_makes_the_next_version(run):
     ("module", "arguments", "message"),
     [
         ("train", [], "--gin_file is missing"),
-        ("train", ["--gin_fil=x"], "Unknown command line flag 'gin_fil'"),
+        ("train", ["--gin_fil=x"], "there is no flag --gin_fil; did you mean --gin_file?"),
         ("train", ["--gin_file=gin/nothing.gin"], "gin/nothing.gin"),
         ("train", ["--gin_file=gin/digits.gin", "--stages=cotrain,deploy"], "has no deploy"),
         ("evaluate", [], "give either --run_dir=R or --saved_model=DIR"),
@@ -228,6 +228,16 @@ def test_wrong_flags_end_with_one_line_and_status_2(module, arguments, message):
     assert failed.returncode == 2
     lines = failed.stderr.splitlines()
     assert len(lines) == 1 and message in lines[0], failed.stderr
+
+
+def test_a_run_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    for name in ("digits", "weaker"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.gin").touch()
+    for given in ("runs", "runs/digit"):
+        failed = command("report", f"--run_dir={tmp_path}/{given}")
+        assert failed.returncode == 2
+        assert re.search(r"holds no run \(no config.gin\); there is .*/runs/digits", failed.stderr), failed.stderr
 
 
 def test_a_loss_that_is_never_finite_stops_the_run_and_names_step_cause_and_checkpoint(flags, tmp_path):
