@@ -1,6 +1,7 @@
 """The configurations at the paper's scale: what REFERENCE numbers they set, on data of the right shape."""
 
 import pathlib
+import re
 
 import gin
 import numpy as np
@@ -236,6 +237,23 @@ def test_systems_can_be_combined(system_of):
     robgan = ["FineTuning.objective = @trades()", "finetuning/Attacker.random_start = True"]
     stage = system_of("cifar10_cpu", params=robgan).finetuning
     assert isinstance(stage.objective, Trades) and isinstance(stage.generated, FromGenerator)
+
+
+def test_every_part_of_the_strongest_recipe_can_be_bound_as_the_docs_say(system_of):
+    page = (GIN.parent / "docs" / "strongest.md").read_text().split("## Recipe")[1]
+    rows = [re.findall("`([^`]+)`", line.split(" | ")[1]) for line in page.splitlines() if line.startswith("| ")]
+    rows = [bindings for bindings in rows if bindings]
+    assert len(rows) == 15
+    # Those that come after another choice of the same in the table, by themselves.
+    others = [row for row in rows if row[0] in ("FineTuning.objective = @mart()", "FineTuning.schedule = @cosine")]
+    others += [row for row in rows if "@cutout" in row[0]]
+    assert len(others) == 3
+    for chosen in ([row for row in rows if row not in others], others):
+        params = sum(chosen, [])
+        stage = system_of("digits", "adversarial_training_preact_resnet18", "sample_file", params=params).finetuning
+        assert isinstance(stage.objective, Mart if chosen is others else Trades)
+        share = chosen is not others
+        assert (stage.images_per_step, stage.attacked_at_once) == ((10, 32) if share else (32, 64))
 
 
 @pytest.mark.parametrize("path", sorted(GIN.glob("evaluation/*.gin")), ids=lambda path: path.stem)
