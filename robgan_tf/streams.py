@@ -57,7 +57,8 @@ def make_lasting():
             continue
         if stream is None:
             stream = open(os.devnull, "w")  # noqa: SIM115 - as long as the process
-        stream.reconfigure(errors="backslashreplace")
+        # By the line into files and pipes, too: else progress, on standard error, comes before what was printed first.
+        stream.reconfigure(errors="backslashreplace", line_buffering=True)
         setattr(sys, name, _Lasting(stream))
 
 

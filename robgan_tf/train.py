@@ -93,6 +93,8 @@ def _train(run_dir, signals, profile_steps):
     try:
         run_stages(experiment, run_directory, stages, signals, profile_steps)
         experiment.workers.highest(0)  # none leaves before all are done
+        if experiment.workers.is_chief:
+            print(f"report of the run: {run_directory.report}")
     except (NotTrainedError, DataChangedError) as error:
         command_line.fail(str(error))
     except Stopped as error:

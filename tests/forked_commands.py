@@ -35,9 +35,9 @@ def main():
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            printed = open(sys.argv[1], "w").fileno()  # noqa: SIM115 - as long as the process
-            os.dup2(printed, 1)
-            os.dup2(printed, 2)
+            with open(sys.argv[1], "w") as printed:
+                os.dup2(printed.fileno(), 1)
+                os.dup2(printed.fileno(), 2)
             run(json.loads(line))
             sys.exit(0)
         _, status = os.waitpid(child, 0)

@@ -20,3 +20,11 @@ with streams.native_lines_held():
 def test_what_native_code_writes_is_held_back_and_shown_after_an_error():
     finished = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert (finished.returncode, finished.stderr) == (3, "between\nthe cause\n")
+
+
+def test_what_is_printed_to_a_file_stays_in_order(tmp_path):
+    code = "import sys\nfrom robgan_tf import streams\nstreams.make_lasting()\n"
+    code += "print('first')\nprint('second', file=sys.stderr)"
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run([sys.executable, "-c", code], stdout=log, stderr=log, cwd=REPOSITORY, check=True)
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
