@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import gin
@@ -23,7 +24,7 @@ class PGD(Attack):
     go along a running sum of gradients (Dong et al., CVPR 2018): v <- momentum * v + gradient / mean |gradient|.
 
     In training its result is where the last step ends. In an evaluation it is the first point on the way that fooled
-    the classifier, and where none did, where the last step ends.
+    the classifier (with several `samples` that of the highest loss), and where none did, where the last step ends.
 
     Args:
         threat_model: norm, epsilon and projection, e.g. `@LInf()`.
@@ -146,25 +147,30 @@ class PGD(Attack):
         return tf.stop_gradient(self._last(start, images, lambda images: Score(loss(images), None)))
 
     def search(self, start, images, judge, seed):
-        """See `Attack`. An image that is broken costs nothing more."""
+        """See `Attack`. An image that is broken costs nothing more, unless the classifier is random on purpose."""
         if self.last_point:
             return self._last(start, images, judge)
+        once = self.samples == 1
+
+        def seen(state, score):
+            better = score.broken & (score.loss > state["highest"])
+            better &= ~fooled(state) if once else True
+            found = tf.where(over_images(better), state["image"], state["found"])
+            return {"found": found, "highest": tf.where(better, score.loss, state["highest"])}
+
+        def fooled(state):
+            return state["highest"] > -math.inf
 
         def step(index, state, judge):
             score, gradient = score_and_gradient(judge, state["image"], self.samples)
-            new = over_images(score.broken & ~state["broken"])
-            return {
-                **state,
-                **self._step(state, gradient, state["clean"]),
-                "found": tf.where(new, state["image"], state["found"]),
-                "broken": state["broken"] | score.broken,
-            }
+            return {**state, **seen(state, score), **self._step(state, gradient, state["clean"])}
 
-        first = {"clean": images, "found": start, "broken": tf.zeros(tf.shape(images)[:1], tf.bool)}
-        last = repeat_on_standing(
-            step, {**first, **self._first(start)}, judge, self.steps, lambda state: ~state["broken"]
-        )
-        return tf.where(over_images(last["broken"]), last["found"], last["image"])
+        first = {"clean": images, "found": start, "highest": tf.fill(tf.shape(images)[:1], -math.inf)}
+        goes_on = (lambda state: ~fooled(state)) if once else (lambda state: tf.ones_like(fooled(state)))
+        last = repeat_on_standing(step, {**first, **self._first(start)}, judge, self.steps, goes_on)
+        if not once:  # where one fooling point does as well as another one, the last image is the result in any case
+            last.update(seen(last, score_and_gradient(judge, last["image"], self.samples)[0]))
+        return tf.where(over_images(fooled(last)), last["found"], last["image"])
 
     def _last(self, start, images, judge):
         """Does all steps; returns where the last one ends."""

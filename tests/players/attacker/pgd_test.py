@@ -447,6 +447,11 @@ def test_each_image_has_its_first_broken_point_or_its_last_one():
     found = attack.fool(logits, images, labels, tf.constant([1, 2])).numpy().ravel()
     # The first goes up to 0.5 and never fools.
     np.testing.assert_array_equal(found, [0.5, 0.0])
+    # A random classifier may answer otherwise the next time: there the worst point is the safest. Margins of the second
+    # are 2 - 2x, the highest at the last point.
+    worst = PGD(LInf(0.5), 2, step_size=0.25, loss=margin_loss, samples=2)
+    found = worst.fool(logits, images, labels, tf.constant([1, 2])).numpy().ravel()
+    np.testing.assert_array_equal(found, [0.5, -0.5])
 
 
 def test_broken_images_leave_the_batch_and_the_others_go_on():
