@@ -55,11 +55,13 @@ def _samples() -> str:
     logits = _logits(FLAGS.classifier) if FLAGS.classifier else None
     written = prepare_samples(FLAGS.samples, FLAGS.out, logits, FLAGS.most_confident)
     lines = [f"class {label}: {count:,} images" for label, count in enumerate(written.counts)]
-    sure = f"; the classifier gives their labels {written.confidence[0]:.1%} to {written.confidence[1]:.1%}"
-    last = (
-        f"wrote {FLAGS.out}: {sum(written.counts):,} images, {written.predicted:,} of them labelled by the classifier"
-    )
-    return "\n".join([*lines, last + (sure if written.confidence else "")])
+    last = f"wrote {FLAGS.out}: {sum(written.counts):,} images"
+    if written.confidence is not None:
+        lowest, highest = (f"{share:.1%}" for share in written.confidence)
+        last += (
+            f", {written.predicted:,} of them labelled by the classifier; it gives their labels {lowest} to {highest}"
+        )
+    return "\n".join([*lines, last])
 
 
 def _logits(directory: str) -> Callable:

@@ -35,6 +35,7 @@ NOT_RUN = {
     r"^python -m robgan_tf\.train (?!.*--dry_run).*gin/(cifar10|cifar10_cpu|imagenet128)\.gin": _DATA,
     r"--saved_model=runs/cifar10_cpu": _DATA,
     r"--source=(IMAGENET|/data)|--tfds=imagenet|data/imagenet143": _DATA,
+    r"--most_confident=100000": "needs a million images; tests/data/sample_preparation_test.py",
     r"reproduce\.py (?!.*--plan)": "takes hours; tests/tools/reproduce_test.py does it in small",
     r"^(export TF_CONFIG|sbatch|kubectl|python tools/data_service)|robgan_tf\.train \.\.\.": _CLUSTER,
     r"tools/to_(mlflow|wandb)": "needs MLflow and Weights & Biases; tests/tools/tracking_test.py",
@@ -132,6 +133,17 @@ def write_pictures(folder):
     (folder / "pictures.gin").write_text("\n".join([whole, small, tiny, *evaluation, ""]))
 
 
+def write_samples(folder):
+    """Files of generated images as docs/strongest.md has them, and a classifier for them in place of CIFAR-10's."""
+    images, labels = np.zeros([40, 16, 16, 1], np.uint8), np.arange(40) % 10
+    np.savez_compressed(folder / "compressed.npz", image=images, label=labels)
+    np.savez_compressed(folder / "unlabelled.npz", image=images)
+    for part in ("20m_part1", "20m_part2"):
+        np.savez(folder / f"{part}.npz", image=images, label=labels)
+    (folder / "runs").mkdir()
+    (folder / "runs" / "cifar10").symlink_to("digits")
+
+
 class Place:
     """A folder with the repository's, configurations scaled down, and a process that runs the commands."""
 
@@ -144,6 +156,7 @@ class Place:
             with open(folder / "gin" / f"{name}.gin", "a", encoding="utf-8") as file:
                 file.write(bindings)
         write_pictures(folder)
+        write_samples(folder)
         self.process = subprocess.Popen(
             [sys.executable, str(ROOT / "tests" / "forked_commands.py"), str(self.printed)],
             cwd=folder,

@@ -1,1 +1,1 @@
-"""How good generated images are: features, distances, similarity, scores."""
+"""Quality of generated images: features, distances, similarity, scores."""

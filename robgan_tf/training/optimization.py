@@ -106,7 +106,9 @@ class OneCycle(schedules.LearningRateSchedule):
     """The rate of `one_cycle`, by the update.
 
     Args:
-        first, peak, last: rates of the first update, of the highest point and of the last update.
+        first: rate of the first update.
+        peak: the highest rate.
+        last: rate of the last update.
         peak_update: the update with the highest rate, counted from 0; need not be whole.
         last_update: the last one.
     """

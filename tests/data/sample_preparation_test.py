@@ -125,6 +125,8 @@ def test_the_command_labels_by_a_saved_model_and_answers_in_one_line(file, tmp_p
     assert done.returncode == 0, done.stderr
     assert "class 0: 5 images\nclass 1: 5 images\nwrote" in done.stdout and "10 of them labelled" in done.stdout
     assert len(read_samples(str(tmp_path / "out.npz"), 2)) == 10
+    unpacked = command(f"--samples={file('labelled.npz', np.savez_compressed, labels=FOUND)}")
+    assert unpacked.returncode == 0 and unpacked.stdout.endswith("out.npz: 30 images\n"), unpacked.stderr
     for flags, message in [
         ([f"--samples={small}", model], "takes no images of 2x2x1"),
         ([f"--samples={small}"], "has no labels"),
