@@ -141,6 +141,7 @@ def main():
                 continue
             logits = (maker.make if kind == "broken" else maker)()
             row = {"name": name, "kind": kind, **evaluate(logits, FLAGS.examples)}
+            row["git_commit"] = provenance()["git_commit"]  # rows may be of several sessions
             if kind == "broken":
                 row.update(why=maker.why, known=maker.known, true=true_accuracy(logits, maker.source, FLAGS.examples))
             row["independent"] = independent(row["failed"])
