@@ -191,9 +191,10 @@ class LipschitzRegularised(Adversarial):
     def check(self, classifier, attacker):
         """Raises a ValueError for a network that computes its blocks anew, which can be differentiated once alone."""
         if any(getattr(module, "recompute", False) for module in classifier.submodules):
+            network = type(getattr(classifier, "discriminator", classifier)).__name__
             raise ValueError(
                 "FineTuning.objective = @lipschitz_regularised() needs second derivatives, which recomputed blocks do "
-                "not have: set Discriminator.recompute = False, and FineTuning.accumulation above 1 to save memory."
+                f"not have: set {network}.recompute = False, and FineTuning.accumulation above 1 to save memory."
             )
 
     def loss(self, classifier, images, adversarial, labels, training):

@@ -13,6 +13,7 @@ from robgan_tf.players.attacker.losses import margin_loss
 from robgan_tf.players.attacker.pgd import Attacker
 from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
+from robgan_tf.players.classifiers.convnext import ConvNeXt
 from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.vgg import VGG16
 from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Mart, Trades
@@ -182,6 +183,8 @@ def test_what_does_not_go_together_is_refused(make_discriminator):
     Trades().check(network, ATTACKER)
     with pytest.raises(ValueError, match="set Discriminator.recompute = False"):
         LipschitzRegularised().check(ClassBranch(make_discriminator(recompute=True)), None)
+    with pytest.raises(ValueError, match="set ConvNeXt.recompute = False"):
+        LipschitzRegularised().check(ConvNeXt(3, (4, 4, 3), (1,), (2,), recompute=True), None)
     LipschitzRegularised().check(ClassBranch(make_discriminator()), None)
     with pytest.raises(ValueError, match="trades.beta must be a number > 0, got -1"):
         Trades(beta=-1)
