@@ -71,6 +71,10 @@ class NFGSM(Attack):
         """See `Attack`: the point of the ball nearest to what training gets."""
         return self.threat_model.project(super().fool(logits, images, labels, seed, run), images)
 
+    def __str__(self):
+        noise, step = (size * self.threat_model.epsilon for size in (self.noise, self.relative_step_size))
+        return f"a step of {step:g} from noise within {noise:g}, not projected, around the {self.threat_model}"
+
     def settings(self):
         """See `Attack`."""
         return {"noise": self.noise, "relative_step_size": self.relative_step_size, **super().settings()}

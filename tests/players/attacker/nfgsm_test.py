@@ -54,6 +54,9 @@ def test_it_takes_a_single_step_and_needs_noise_and_a_seed():
     attack = NFGSM(LInf(0.1))
     assert attack.one_step and attack.random_start
     attack.check_training()
+    assert str(attack).startswith(
+        "a step of 0.1 from noise within 0.2, not projected, around the linf ball, epsilon 0.1"
+    )
     assert attack.describe() == {
         **{"name": "n_fgsm", "label": "N-FGSM on class_loss, noise 2 epsilon", "norm": "linf"},
         **{"noise": 2.0, "relative_step_size": 1.0, "loss": "class_loss", "targets": 0, "restarts": 1},
