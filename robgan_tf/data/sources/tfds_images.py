@@ -28,6 +28,7 @@ from robgan_tf.data.description import whereabouts
 from robgan_tf.data.expected import MissingDataError, may_prepare
 from robgan_tf.data.names import first_line, some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
+from robgan_tf.data.sources.hosts import check_hosts
 from robgan_tf.paths import folder_to_write, user_path
 from robgan_tf.values import checked, number, optional, switch, whole
 
@@ -199,6 +200,7 @@ def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> t
         with preparing(folder):
             builder = tfds.builder(name, data_dir=data_dir)
             if not is_prepared(builder):  # another process may have been faster
+                check_hosts(builder.url_infos)
                 builder.download_and_prepare()
     except Exception as error:  # whatever went wrong outside: network, disk, checksum, files to be fetched by hand
         raise ValueError(
