@@ -32,8 +32,8 @@ NOT_RUN = {
     r"^~/venv-crosscheck": "needs foolbox, ART and AutoAttack; tests/benchmarks/crosscheck_test.py",
     r"^source ": "is of the shell alone",
     r"^tensorboard ": "is a server; tests/pages/browser_test.py opens it",
-    r"^python -m robgan_tf\.train (?!.*--dry_run).*gin/(cifar10|cifar10_cpu|imagenet128)\.gin": _DATA,
-    r"--saved_model=runs/cifar10_cpu": _DATA,
+    r"^python -m robgan_tf\.train (?!.*--dry_run).*gin/(strongest/)?(cifar10|imagenet)\w*\.gin": _DATA,
+    r"--saved_model=runs/cifar10_cpu|@cifar10_c_accuracy": _DATA,
     r"--source=(IMAGENET|/data)|--tfds=imagenet|data/imagenet143": _DATA,
     r"--most_confident=100000": "needs a million images; tests/data/sample_preparation_test.py",
     r"reproduce\.py (?!.*--plan)": "takes hours; tests/tools/reproduce_test.py does it in small",
@@ -42,8 +42,9 @@ NOT_RUN = {
     r"\bbenchmarks/": "measures for minutes to hours; tests/benchmarks/",
     r"tests/both_tensorflows_test\.py": "is a test itself",
 }
-# Trained in small by tests/experiment/build_test.py; here their configuration is read, with the bindings, and built.
-BUILT = r"robgan_tf\.train (?!.*--dry_run).*(gin/baselines/|--gin_param)"
+# Trained in small by tests/experiment/build_test.py and tests/training/finetuning_test.py; here their configuration is
+# read, with the bindings, and built.
+BUILT = r"robgan_tf\.train (?!.*--dry_run).*(gin/baselines/|gin/strongest/|--gin_param)"
 # Behind the configurations in the test's folder, so that the commands themselves stay as they are written.
 TINY = """
 Generator.base_width = 2
