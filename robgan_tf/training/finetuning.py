@@ -83,14 +83,9 @@ class FineTuning(Stage):
         num_examples: number of real training images.
         seed: seed of noise, labels and random starts.
         attacker: the attacker of real and generated images, or None.
-        weight_perturbation: moves the weights that the gradients are taken at, `@awp()`; None for none.
         objective: what is minimised, and what the attacker maximises: `@adversarial()`, `@trades()`, `@mart()` or
             `@lipschitz_regularised()`.
-        mixing: mixes the images of a batch, and their labels, before they are attacked, `@cutmix()`; None for none.
         fake_weight: lambda, weight of the generated images; 0 without any. None for 0.5 with and 0 without them.
-        generated_share: share of each batch that is generated, in [0, 1], all images weighing the same (Gowal et al.,
-            NeurIPS 2021). With 1, a real image for each replica is read and left aside. None: as many generated images
-            as real ones come on top, with weight lambda.
         epochs: length of the stage in passes over the real images; with a `generated_share` an epoch has as many
             images, of both kinds.
         batch_size: global number of real images in a batch, over all replicas; with a `generated_share` of all images.
@@ -100,9 +95,14 @@ class FineTuning(Stage):
             which is evaluated, chosen by validation and exported in its place; 0 for none.
         batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
             the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
-        label_smoothing: share of a label that is spread evenly over all classes in the loss (not in the attack's).
         accumulation: number of parts that a replica's share of a batch is computed in, see `Stage`.
         jit_compile: see `Stage`. Gradients of a classifier with batch norm are not compiled, its attacks are.
+        generated_share: share of each batch that is generated, in [0, 1], all images weighing the same (Gowal et al.,
+            NeurIPS 2021). With 1, a real image for each replica is read and left aside. None: as many generated images
+            as real ones come on top, with weight lambda.
+        mixing: mixes the images of a batch, and their labels, before they are attacked, `@cutmix()`; None for none.
+        weight_perturbation: moves the weights that the gradients are taken at, `@awp()`; None for none.
+        label_smoothing: share of a label that is spread evenly over all classes in the loss (not in the attack's).
 
     Raises:
         ValueError: as `Stage`, and for parts that do not go together.
@@ -120,19 +120,19 @@ class FineTuning(Stage):
         seed: int = 0,
         attacker: Attack | None = gin.REQUIRED,
         objective: Objective = _ADVERSARIAL,
-        weight_perturbation: AdversarialWeightPerturbation | None = None,
-        mixing: Mixing | None = None,
         fake_weight: float | None = None,
-        generated_share: float | None = None,
         epochs: float = gin.REQUIRED,
         batch_size: int = 128,
         optimizer: Callable = keras.optimizers.Adam,
         schedule: Schedule = finetuning_schedule,
         average_decay: float = 0.0,
         batch_norm_training: bool = True,
-        label_smoothing: float = 0.0,
         accumulation: int = 1,
         jit_compile: bool = False,
+        generated_share: float | None = None,
+        mixing: Mixing | None = None,
+        weight_perturbation: AdversarialWeightPerturbation | None = None,
+        label_smoothing: float = 0.0,
     ):
         super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile)
         classifier = as_classifier(ClassBranch(classifier) if isinstance(classifier, Discriminator) else classifier)
@@ -197,7 +197,7 @@ class FineTuning(Stage):
 
     def signs_of_collapse(self, metrics: dict) -> list[str]:
         """See `Stage`: catastrophic over-fitting to an attack of one step."""
-        return health.signs_of_overfitting(metrics, float(self.best_accuracy), self.classifier.num_classes)
+        return health.signs_of_overfitting(metrics, float(self.best_accuracy.numpy()), self.classifier.num_classes)
 
     def start(self):
         """See `Stage.start`: makes the average start at the classifier's weights."""

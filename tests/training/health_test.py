@@ -1,6 +1,7 @@
 """Signs of catastrophic over-fitting in the metrics of a validation."""
 
 import pytest
+import tensorflow as tf
 from small_stages import make_finetuning
 
 from robgan_tf.training.health import signs_of_overfitting
@@ -30,7 +31,9 @@ def test_anything_else_is_none(metrics, best):
     assert signs_of_overfitting(metrics, best, num_classes=10) == []
 
 
-def test_fine_tuning_looks_for_it():
-    stage = make_finetuning()
-    stage.best_accuracy.assign(0.6)
-    assert "catastrophic over-fitting" in stage.signs_of_collapse(entry(0.1, 0.9))[0]
+def test_fine_tuning_looks_for_it_on_any_number_of_replicas(two_replicas):
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            stage = make_finetuning()
+            stage.best_accuracy.assign(0.6)
+        assert "catastrophic over-fitting" in stage.signs_of_collapse(entry(0.1, 0.9))[0]
