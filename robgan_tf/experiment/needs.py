@@ -116,7 +116,8 @@ def with_workspace(peak: int) -> int:
 def attack_needs(experiment: Experiment, classifier, attack, count: int) -> tuple[Footprint, int]:
     """Returns what an `AttackedClassifier` needs on each device for `count` images at once, and the images' bytes."""
     with experiment.strategy.scope():
-        attacked = AttackedClassifier(classifier, attack, count)
+        # With all images at work, as at the start: later they become fewer.
+        attacked = AttackedClassifier(classifier, attack and attack.on_whole_batches(), count)
     images = tf.TensorSpec(
         [attacked.batch_size // experiment.strategy.num_replicas_in_sync, *experiment.data.image_shape]
     )

@@ -44,6 +44,7 @@ class Attack(abc.ABC):
         needs_gradient: whether it asks the attacked classifier for gradients; else it is a black-box attack.
         random_start: whether it starts at a random point of the ball instead of at the image.
         one_step: whether it takes a single step, which a network can learn to mislead (catastrophic over-fitting).
+        splits: whether an evaluation leaves out images that are broken while the others go on.
 
     Raises:
         ValueError: for numbers out of their range, or a loss that does not fit `targets`.
@@ -54,6 +55,7 @@ class Attack(abc.ABC):
     needs_gradient = True
     random_start = False
     one_step = False
+    splits = True
 
     def __init__(self, threat_model: ThreatModel, loss: Callable = class_loss, targets: int = 0, restarts: int = 1):
         kind = type(self).__name__
@@ -154,7 +156,7 @@ class Attack(abc.ABC):
             return Score(self.loss(outputs, labels, *chosen), is_wrong(outputs, labels))
 
         start = self.start_of_run(images, seed, run)
-        return tf.stop_gradient(self.search(start, images, Judge(score, [labels, *chosen]), seed))
+        return tf.stop_gradient(self.search(start, images, Judge(score, [labels, *chosen], self.splits), seed))
 
     def start_of_run(self, images: tf.Tensor, seed, run) -> tf.Tensor:
         """Returns where a run of an evaluation starts; see `start` and `fool`."""
@@ -201,6 +203,12 @@ class Attack(abc.ABC):
             judge: gives the score of images [B, H, W, C]. In training none is ever broken.
             seed: int32 [2], that of `start`; None in training where none is given.
         """
+
+    def on_whole_batches(self) -> Attack:
+        """Returns the same attack that leaves no broken images out: slower, in a graph whose shapes are all static."""
+        other = copy.copy(self)
+        other.splits = False
+        return other
 
     def with_epsilon(self, epsilon) -> Attack:
         """Returns the same attack on a ball of another radius, a number or a scalar tensor."""

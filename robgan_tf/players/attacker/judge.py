@@ -27,11 +27,13 @@ class Judge:
         score: (images [B, H, W, C], *columns) -> `Score`.
         columns: what belongs to each image, such as its label, each [B]; None where only the whole batch can be scored,
             as with a loss that is given by a training stage.
+        splits: whether the loop below may leave images out; never without `columns`.
     """
 
-    def __init__(self, score: Callable[..., Score], columns: Sequence[tf.Tensor] | None = None):
+    def __init__(self, score: Callable[..., Score], columns: Sequence[tf.Tensor] | None = None, splits: bool = True):
         self.score = score
         self.columns = columns
+        self.splits = splits and columns is not None
 
     def __call__(self, images: tf.Tensor) -> Score:
         """Returns the score of `images`, one for each row of the batch."""
@@ -67,6 +69,7 @@ def repeat_on_standing(
             enough,
             lambda index, state: (index + 1, _as_shaped(step(index, state, judge), shapes)),
             (index, state),
+            maximum_iterations=count,  # by which the dry run knows how many at most
         )
 
     def stretch(index, state):
@@ -78,7 +81,7 @@ def repeat_on_standing(
             lambda whole, part: tf.tensor_scatter_nd_update(whole, rows[:, tf.newaxis], part), state, some
         )
 
-    if judge.columns is None:
+    if not judge.splits:
         return steps(tf.constant(0), state, judge, 1)[1]
     return tf.while_loop(
         lambda index, state: (index < count) & tf.reduce_any(standing(state)), stretch, (tf.constant(0), state)

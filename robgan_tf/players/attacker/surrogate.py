@@ -77,13 +77,6 @@ class Surrogate(Transfer):
     def check_classes(self, num_classes):
         """See `Attack`: any number will do."""
 
-    def with_epsilon(self, epsilon):
-        """See `Attack`. The network is the same for all radii."""
-        other = copy.copy(self)
-        other.attack = self.attack.with_epsilon(epsilon)
-        other.threat_model = other.attack.threat_model
-        return other
-
     def prepared(self, logits: Callable, train: TrainingSplit, seed: int) -> Surrogate:
         """See `Attack`: trains the network."""
         other = copy.copy(self)

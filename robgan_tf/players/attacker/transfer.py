@@ -41,7 +41,9 @@ class Transfer(Attack):
 
     def with_epsilon(self, epsilon):
         """See `Attack`."""
-        return Transfer(self.attack.with_epsilon(epsilon), self.source)
+        other = super().with_epsilon(epsilon)
+        other.attack = self.attack.with_epsilon(epsilon)
+        return other
 
     def fool(self, logits, images, labels, seed, run=0):
         """See `Attack`: the gradients are the source's, and of the points on the way those count that fool `logits`."""
@@ -51,7 +53,7 @@ class Transfer(Attack):
             return Score(self.loss(self.source(images), labels, *chosen), is_wrong(logits(images), labels))
 
         start = self.attack.start_of_run(images, seed, run)
-        return tf.stop_gradient(self.attack.search(start, images, Judge(score, [labels, *chosen]), seed))
+        return tf.stop_gradient(self.attack.search(start, images, Judge(score, [labels, *chosen], self.splits), seed))
 
     def search(self, start, images, judge, seed):
         """Not used: see `fool`."""
