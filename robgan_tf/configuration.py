@@ -152,6 +152,9 @@ def _explained(error: Exception, texts: dict[str, list[str]], params: Sequence[s
     if unknown:
         name = unknown[1].rpartition("/")[2]
         return f"{where}nothing is named {name}{_meant(name, _known_names())} ({_OWN_PART})"
+    several = re.search(r"Ambiguous selector '([^']+)', matches \[(.*?)\]", message)
+    if several:
+        return f"{where}several parts are named {several[1]}: write one of {several[2].replace(chr(39), '')}"
     parameter = re.search(r"Configurable '([^']+)' doesn't have a parameter named '([^']+)'", message)
     if parameter:
         arguments = _arguments(parameter[1])

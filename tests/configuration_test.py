@@ -32,6 +32,10 @@ CASES = {
         DIGITS + "Experiment.generator = @Generater",
         "line 2: nothing is named Generater; did you mean Generator",
     ),
+    "two of one name": (
+        DIGITS + "as_code.fake = 0.5",
+        r"line 2: several parts are named as_code: write one of .*split\.as_code",
+    ),
     "argument": (DIGITS + "LInf.epsilom = 0.1", "line 2: LInf has no argument epsilom; did you mean epsilon"),
     "include": (
         'include "gin/digit.gin"',

@@ -300,7 +300,7 @@ def test_a_penalty_and_a_loss_of_your_own_are_one_file(cotraining, tmp_path, mon
 
 
             @gin.configurable
-            def least_squares():
+            def squared_losses():
                 return CoTrainingLosses(
                     Weights(),
                     discriminator=lambda real, fake, labels, fake_labels: (real.source - 1) ** 2 + fake.source**2,
@@ -320,7 +320,7 @@ def test_a_penalty_and_a_loss_of_your_own_are_one_file(cotraining, tmp_path, mon
         """
         import my_defence
         small_logits.weight = 2.0
-        parts.losses = @least_squares()
+        parts.losses = @squared_losses()
         parts.penalty = @small_logits()
         """
     )
