@@ -135,7 +135,7 @@ def test_a_file_of_images_is_measured_in_place_of_a_run(folder):
         ([], "give --run_dir=R, or --samples=FILE.npz with --gin_file=F and --out=FILE.json"),
         (["--run_dir=runs/x", "--samples=x.npz"], "give --out"),
         (["--run_dir=runs/x", "--out=report"], "--out=report must end in .json"),
-        (["--saved_model=x"], "Unknown command line flag 'saved_model'"),
+        (["--saved_model=x"], "there is no flag --saved_model"),
         (
             ["--samples=x.npz", "--gin_file=gin/digits.gin", "--out=x.json", "--extractor=nowhere"],
             "nowhere is not an exported model",
