@@ -200,6 +200,7 @@ def words_of(kind, text):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_command_of_every_page_runs_in_order(place):
     done = set()
     for page, kind, text in STEPS:

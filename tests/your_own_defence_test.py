@@ -74,6 +74,7 @@ def test_parts_of_ones_own_are_what_is_built(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_command_of_the_page_runs_in_order(folder):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     for command in COMMANDS:

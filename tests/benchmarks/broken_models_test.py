@@ -18,6 +18,7 @@ from robgan_tf.data.preprocessing import to_pixel_range  # noqa: E402
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", honest.MODELS)
 def test_an_honest_classifier_passes_quietly(name):
     found = broken_models.evaluate(honest.MODELS[name](), 100)
@@ -25,6 +26,7 @@ def test_an_honest_classifier_passes_quietly(name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["hard near the data", "right on the test alone", "hash-seeded noise", "early exit"])
 def test_a_broken_classifier_fails_two_independent_checks(name):
     found = broken_models.evaluate(models.MODELS[name].make(), 100)

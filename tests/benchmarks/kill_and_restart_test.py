@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "seed", "kills"), [("KILL", 1, 4), ("TERM", 2, 2)])
 def test_a_run_that_was_stopped_at_random_moments_equals_one_left_alone(tmp_path, name, seed, kills):
     out = tmp_path / "kills.json"

@@ -48,6 +48,7 @@ def build(data, scale, root, params=()):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("data", "scale"), [("digits", "cpu"), ("digits", "smoke"), ("cifar10", "cpu"), ("cifar10", "paper")]
 )
@@ -399,6 +400,7 @@ def command(*arguments):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -414,6 +416,7 @@ def test_bad_flags_are_one_line(flags, message):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_table1_of_the_digits_in_small(tmp_path):
     flags = ["--experiment=table1", "--scale=smoke", "--data=digits", "--seeds=0,1", f"--root={tmp_path}/runs"]
     out = tmp_path / "out" / "table1"
