@@ -11,6 +11,7 @@ import math
 
 import gin
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.players.attacker.threat_model import ThreatModel
@@ -66,8 +67,8 @@ def margin_radii(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, li
         weights: of the last layer, [D, K].
         lipschitz: L.
     """
-    every, weights = np.arange(len(labels)), weights.astype(np.float64)
-    apart = np.linalg.norm(weights[:, :, None] - weights[:, None, :], axis=0)[labels]
+    every, columns = np.arange(len(labels)), weights.T.astype(np.float64)
+    apart = cdist(columns, columns)[labels]
     margins = logits[every, labels][:, None].astype(np.float64) - logits
     with np.errstate(divide="ignore", invalid="ignore"):
         radii = np.where(apart > 0, margins / (lipschitz * apart), np.where(margins > 0, np.inf, 0))

@@ -126,19 +126,3 @@ def certify(first: np.ndarray, counts: np.ndarray, sigma: float, alpha: float) -
     sure = lower > 0.5
     radii = np.where(sure, sigma * scipy.stats.norm.ppf(np.where(sure, lower, 0.5)), 0.0)
     return np.where(sure, classes, ABSTAIN), radii
-
-
-def predict(counts: np.ndarray, alpha: float) -> np.ndarray:
-    """Returns the smoothed classifier's classes, int [N], or `ABSTAIN`: the paper's PREDICT.
-
-    The most frequent class counts if an even coin between it and the next one would be so uneven with probability alpha
-    at most.
-
-    Args:
-        counts: how often each class was given, int [N, K].
-        alpha: probability of another answer than the smoothed classifier's, at most.
-    """
-    order = np.argsort(-counts, axis=1, kind="stable")
-    first, second = (np.take_along_axis(counts, order[:, [place]], axis=1)[:, 0] for place in (0, 1))
-    values = [scipy.stats.binomtest(int(a), int(a + b), 0.5).pvalue for a, b in zip(first, second)]
-    return np.where(np.array(values) <= alpha, order[:, 0], ABSTAIN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Callable
 
 import gin
@@ -56,10 +55,8 @@ class NFGSM(Attack):
 
     def start(self, images, seed=None):
         """See `Attack`; the noise may reach beyond the ball."""
-        if seed is None:
-            raise ValueError("NFGSM needs a seed (int32 [2]).")
-        wide = dataclasses.replace(self.threat_model, epsilon=self.noise * self.threat_model.epsilon)
-        return tf.clip_by_value(images + wide.random_perturbation(tf.shape(images), seed), *PIXEL_RANGE)
+        wide = self.with_epsilon(self.noise * self.threat_model.epsilon)
+        return super(NFGSM, wide).start(images, seed)
 
     def search(self, start, images, judge, seed):
         """See `Attack`; the result may be outside of the ball."""

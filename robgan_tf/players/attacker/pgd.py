@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Callable
 
 import gin
@@ -153,24 +152,25 @@ class PGD(Attack):
         once = self.samples == 1
 
         def seen(state, score):
-            better = score.broken & (score.loss > state["highest"])
-            better &= ~fooled(state) if once else True
-            found = tf.where(over_images(better), state["image"], state["found"])
-            return {"found": found, "highest": tf.where(better, score.loss, state["highest"])}
-
-        def fooled(state):
-            return state["highest"] > -math.inf
+            better = False if once else score.loss > state["highest"]
+            better = score.broken & (~state["fooled"] | better)
+            return {
+                "found": tf.where(over_images(better), state["image"], state["found"]),
+                "highest": tf.where(better, score.loss, state["highest"]),
+                "fooled": state["fooled"] | score.broken,
+            }
 
         def step(index, state, judge):
             score, gradient = score_and_gradient(judge, state["image"], self.samples)
             return {**state, **seen(state, score), **self._step(state, gradient, state["clean"])}
 
-        first = {"clean": images, "found": start, "highest": tf.fill(tf.shape(images)[:1], -math.inf)}
-        goes_on = (lambda state: ~fooled(state)) if once else (lambda state: tf.ones_like(fooled(state)))
+        none = tf.zeros(tf.shape(images)[:1])
+        first = {"clean": images, "found": start, "highest": none, "fooled": none > 0}
+        goes_on = (lambda state: ~state["fooled"]) if once else (lambda state: tf.ones_like(state["fooled"]))
         last = repeat_on_standing(step, {**first, **self._first(start)}, judge, self.steps, goes_on)
         if not once:  # where one fooling point does as well as another one, the last image is the result in any case
             last.update(seen(last, score_and_gradient(judge, last["image"], self.samples)[0]))
-        return tf.where(over_images(fooled(last)), last["found"], last["image"])
+        return tf.where(over_images(last["fooled"]), last["found"], last["image"])
 
     def _last(self, start, images, judge):
         """Does all steps; returns where the last one ends."""
