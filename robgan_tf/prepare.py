@@ -52,6 +52,8 @@ def _samples() -> str:
 
     if FLAGS.source or FLAGS.tfds:
         raise ValueError("--samples does not go with --source and --tfds: it takes .npz files")
+    if FLAGS.verify:
+        raise ValueError("--verify does not go with --samples: it checks a folder of records")
     logits = _logits(FLAGS.classifier) if FLAGS.classifier else None
     written = prepare_samples(FLAGS.samples, FLAGS.out, logits, FLAGS.most_confident)
     lines = [f"class {label}: {count:,} images" for label, count in enumerate(written.counts)]

@@ -15,7 +15,7 @@ import math
 import gin
 import tensorflow as tf
 
-from robgan_tf.data.image_operations import OPERATIONS
+from robgan_tf.data.pillow_operations import OPERATIONS
 from robgan_tf.data.preprocessing import uniform
 from robgan_tf.values import checked, number, whole
 
@@ -139,7 +139,7 @@ def random_operation(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Does one of eight operations on each image, by chance: the "color-biased" ones of Li & Spratling, ICLR 2023.
 
     Saturation, brightness, contrast, sharpness, autocontrast, equalisation, shear and rotation, in the paper's ranges;
-    see `image_operations`.
+    see `pillow_operations`.
 
     Args:
         images: [B, H, W, C], stored scale 0..255, any number type.

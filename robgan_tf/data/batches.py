@@ -100,7 +100,11 @@ def training_batches(
     return dataset.with_options(_batch_options(workers)).prefetch(2)
 
 
-def check_augmentations(augment: Sequence[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]], image_shape: Sequence[int]):
+def check_augmentations(
+    augment: Sequence[Callable[[tf.Tensor, tf.Tensor], tf.Tensor]],
+    image_shape: Sequence[int],
+    setting: str = "Experiment.augment",
+):
     """Tries augmentations on a black image, so that what they refuse is refused before a training begins.
 
     Raises:
@@ -111,8 +115,7 @@ def check_augmentations(augment: Sequence[Callable[[tf.Tensor, tf.Tensor], tf.Te
         images = function(images, preprocessing.row_seed(tf.zeros([2], tf.int64), tf.constant(0, tf.int64)))
     if images.shape[1:] != tuple(image_shape):
         raise ValueError(
-            f"Experiment.augment makes {tuple(images.shape[1:])} of images of {tuple(image_shape)}; it must keep the "
-            f"shape."
+            f"{setting} makes {tuple(images.shape[1:])} of images of {tuple(image_shape)}; it must keep the shape."
         )
 
 

@@ -1,4 +1,4 @@
-"""Names of files and classes in messages: few of many, and printable whatever bytes they have."""
+"""What messages say of files, classes and errors: few of many names, printable whatever bytes they have."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def summary(experiment) -> str:
             attacker = f"attack: {type(stage.attacker).__name__}, {stage.attacker}"
         lines.append(
             f"{stage.name_of_stage}: {stage.total_steps} steps of {stage.images_per_step} images "
-            f"({stage.total_steps * stage.images_per_step / len(data.train):.3g} epochs), {attacker}"
+            f"({stage.total_steps / stage.steps_per_epoch:.3g} epochs), {attacker}"
         )
     return "\n".join(lines)
 

@@ -73,7 +73,7 @@ def report(experiment: Experiment, run_dir: str) -> list[str]:
     lines = [*_data(experiment), *_devices(experiment), *_players(experiment)]
     needs = {}
     for stage in experiment.training_stages:
-        lines += _length(stage, experiment)
+        lines += _length(stage)
         needs[stage] = step_needs(stage, experiment.data.image_shape, experiment.strategy)
     lines += _speed(experiment, needs, verdicts)
     lines += _memory(experiment, needs, verdicts)
@@ -130,13 +130,12 @@ def _players(experiment: Experiment) -> Iterator[str]:
         yield f"{name}: {player.count_params():,} parameters; their gradients take {readable(gradients)} in an update"
 
 
-def _length(stage: Stage, experiment: Experiment) -> Iterator[str]:
-    examples = len(experiment.data.train)
-    images = stage.total_steps * stage.images_per_step
+def _length(stage: Stage) -> Iterator[str]:
+    images, epochs = stage.total_steps * stage.images_per_step, stage.total_steps / stage.steps_per_epoch
     parts = f", in {stage.accumulation} parts" if stage.accumulation > 1 else ""
     yield (
         f"{stage.name_of_stage}: {stage.total_steps:,} steps of {stage.images_per_step} images "
-        f"({stage.replica_batch_size} at once on each device{parts}), {images / examples:.3g} epochs, {images:,} images"
+        f"({stage.replica_batch_size} at once on each device{parts}), {epochs:.3g} epochs, {images:,} images"
     )
     yield "  no attack" if stage.attacker is None else f"  attack: {type(stage.attacker).__name__}, {stage.attacker}"
 

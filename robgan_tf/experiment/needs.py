@@ -62,7 +62,8 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
         return tf.TensorSpec([images, *image_shape]), tf.TensorSpec([images], tf.int32)
 
     seed = tf.TensorSpec([2], tf.int32)
-    images, _ = batch(stage.images_per_step // strategy.num_replicas_in_sync)
+    real_batch = batch(stage.images_per_step // strategy.num_replicas_in_sync)
+    images, _ = real_batch
     real = images.shape.num_elements() * images.dtype.size
     if isinstance(stage, CoTraining):
         generator = trace(stage.update_generator, seed)
@@ -85,8 +86,7 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
         flops = generator.flops + stage.micro_batches * (attack.flops + discriminator.flops)
         return StepNeeds(phases, peak, flops, real)
     attack = trace(stage.attack, *batch(stage.attacked_at_once), seed)
-    taken = stage.images_per_step // strategy.num_replicas_in_sync
-    step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *batch(taken))
+    step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *real_batch)
     return StepNeeds({"attack": attack, "whole step": step}, step.peak, step.flops, real)
 
 

@@ -11,7 +11,7 @@ def fine_tuning_loss(per_image, real: int, fake_weight: float):
     """Equation 10 (and 6): the sum over real images, plus lambda times that over generated ones (a scalar).
 
     A sum and not a value per image, since real and generated images may differ in number; the caller divides by the
-    global number of real images.
+    batch size: that of the real images, or with a share of generated ones of all.
 
     Args:
         per_image: loss of each image, [real + generated].

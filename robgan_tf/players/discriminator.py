@@ -81,7 +81,7 @@ class Discriminator(keras.Model):
                 f"Discriminator.multipliers has {len(multipliers)} entries and Discriminator.downsample "
                 f"{len(downsample)}: each block needs one of both."
             )
-        divisor = 2 ** max(sum(downsample), 1)  # the first convolution takes even sides (`convolve_image`)
+        divisor = 2 ** max(sum(downsample), 1)  # even, for the fast gradient of `convolve_image`
         if any(side % divisor for side in image_shape[:2]):
             raise ValueError(
                 f"The discriminator's blocks halve the image {sum(downsample)} times, which {image_shape[0]}x"

@@ -25,7 +25,7 @@ from robgan_tf.robustness.answer_checks import check_arrays, check_training_imag
 from robgan_tf.robustness.attack_checks import Trials, count_findings
 from robgan_tf.robustness.checks import SanityChecks
 from robgan_tf.robustness.curves import SplitResult, WorstExamples
-from robgan_tf.robustness.lipschitz import LocalLipschitz
+from robgan_tf.robustness.local_lipschitz import LocalLipschitz
 from robgan_tf.run.provenance import provenance
 from robgan_tf.time_left import TimeLeft
 from robgan_tf.values import checked, number, optional, several, whole

@@ -12,7 +12,7 @@ from robgan_tf.bindings import may_change
 from robgan_tf.data.datasets import ImageData
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
-from robgan_tf.robustness.lipschitz import LocalLipschitz
+from robgan_tf.robustness.local_lipschitz import LocalLipschitz
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.values import checked, whole
 

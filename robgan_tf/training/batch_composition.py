@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 # Within the 0.3 to 0.8 of the authors' code.
 _WEIGHT = 0.5
@@ -63,9 +62,8 @@ def compose(
         )
     generated = round(share * batch_size)
     unit = replicas * parts
-    if generated % unit or (batch_size - generated) % unit:
-        step = math.gcd(batch_size, unit)
-        fitting = batch_size % unit == 0 and step * round(generated / step) / batch_size
+    if generated % unit:  # of which the batch is a multiple, see `Stage`
+        fitting = unit * round(generated / unit) / batch_size
         raise ValueError(
             f"FineTuning.generated_share = {share:g} makes {generated} generated and {batch_size - generated} real "
             f"images of a batch of {batch_size}, which {replicas} replicas in {parts} parts can't share evenly: "

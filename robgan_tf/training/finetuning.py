@@ -17,7 +17,7 @@ from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts
-from robgan_tf.training.composition import compose
+from robgan_tf.training.batch_composition import compose
 from robgan_tf.training.generated import FromGenerator, GeneratedImages
 from robgan_tf.training.mixing import Mixing
 from robgan_tf.training.objectives import Adversarial, Objective

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Callable
 
 import gin
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.data.batches import check_augmentations
 from robgan_tf.data.names import some
-from robgan_tf.data.preprocessing import to_pixel_range, to_uint8
+from robgan_tf.data.preprocessing import row_seed, to_pixel_range, to_uint8
 from robgan_tf.data.sources.sample_files import read_samples, write_sample_file
 from robgan_tf.keras2 import keras
 from robgan_tf.paths import local_path
 from robgan_tf.players.sampling import draw_noise, generate
 from robgan_tf.training.randomness import generator_inputs, shares_of_replicas
+from robgan_tf.values import checked, maker, several
 
 # Images that are made at once for a file.
 _CHUNK = 250
+# Bytes of a file's images that are held in memory: reading them in a step takes longer.
+_IN_MEMORY = 2**28
 
 
 class GeneratedImages:
@@ -80,7 +85,7 @@ class FromGenerator(GeneratedImages):
 
 
 class FromFile(GeneratedImages):
-    """Images of a fixed sample set, drawn with replacement. They are read from the file as they are drawn.
+    """Images of a fixed sample set, drawn with replacement: from memory if it is small, else read as they are drawn.
 
     Args:
         path: the file, see `read_samples`.
@@ -93,9 +98,12 @@ class FromFile(GeneratedImages):
     def __init__(self, path: str, num_classes: int):
         self.origin = f"sample_file.path = {path}"
         self._examples = read_samples(path, num_classes)
+        self.nbytes = self._examples.labels.nbytes
+        if self._examples.images.nbytes <= _IN_MEMORY:
+            self._examples = self._examples.select(np.arange(len(self._examples)))
+            self.nbytes += self._examples.images.nbytes
         self.num_classes = num_classes
         self.image_shape = self._examples.image_shape
-        self.nbytes = self._examples.labels.nbytes
 
     def sample(self, seed, count):
         """See `GeneratedImages`."""
@@ -118,6 +126,41 @@ class FromFile(GeneratedImages):
             )
 
 
+class Augmented(GeneratedImages):
+    """The images of another source, augmented by other random numbers in each batch.
+
+    They are rounded to 8 bits before, as real images are, and as those of a file are anyway.
+
+    Args:
+        source: where they come from.
+        augment: augmentations, applied in this order, see `data/preprocessing.py`.
+
+    Raises:
+        ValueError: for what the augmentations refuse.
+    """
+
+    def __init__(self, source: GeneratedImages, augment: Sequence[Callable]):
+        check_augmentations(augment, source.image_shape, "augmented.augment")
+        self.source = source
+        self.augment = tuple(augment)
+        self.origin, self.nbytes = source.origin, source.nbytes
+        self.num_classes, self.image_shape = source.num_classes, source.image_shape
+
+    def sample(self, seed, count):
+        """See `GeneratedImages`."""
+        images, labels = self.source.sample(seed, count)
+        images = to_uint8(images)
+        first = tf.cast(count * tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+        for position, function in enumerate(self.augment):
+            key = tf.random.experimental.stateless_fold_in(seed, 0xA463 + position)
+            images = function(images, row_seed(tf.cast(key, tf.int64), first))
+        return tf.ensure_shape(to_pixel_range(images), [count, *self.image_shape]), labels
+
+    def check(self, num_classes, image_shape):
+        """See `GeneratedImages`."""
+        self.source.check(num_classes, image_shape)
+
+
 @gin.configurable
 def this_generator(generator: keras.Model | None, num_classes: int) -> FromGenerator | None:
     """The source for `Experiment.generated` that draws from the averaged generator of this run; none without one."""
@@ -130,6 +173,19 @@ def sample_file(generator: keras.Model | None, num_classes: int, path: str = gin
     """The source for `Experiment.generated` that draws from a sample set on disk, see `FromFile`."""
     del generator
     return FromFile(local_path(path, "sample_file.path"), num_classes)
+
+
+@gin.configurable
+@checked(source=maker("@sample_file"), augment=several(maker("@random_flip")))
+def augmented(
+    generator: keras.Model | None,
+    num_classes: int,
+    source: Callable = gin.REQUIRED,
+    augment: Sequence[Callable] = gin.REQUIRED,
+) -> Augmented | None:
+    """The source for `Experiment.generated` that augments the images of another: `augmented.source = @sample_file`."""
+    made = source(generator, num_classes)
+    return None if made is None else Augmented(made, augment)
 
 
 def write_samples(generator: keras.Model, path: str, count: int, seed: int):

@@ -1,4 +1,4 @@
-"""The metrics of co-training: what each means, what it is in a healthy run; and which metrics are signs of collapse."""
+"""What co-training's metrics mean and are in a healthy run; and the signs of collapse, of both stages."""
 
 from __future__ import annotations
 

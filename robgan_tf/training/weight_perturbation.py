@@ -24,7 +24,8 @@ class AdversarialWeightPerturbation:
     moves kernels, not biases and norms. An update takes twice the time of the gradient.
 
     Attributes:
-        gamma: length of v as a share of the weights'; 0.005 in the authors' code for CIFAR-10, with TRADES as well.
+        gamma: length of v as a share of the weights'; the authors' code for CIFAR-10 has 0.005 with TRADES,
+            from its tenth epoch on, and 0.01 with adversarial training.
     """
 
     gamma: float = 0.005

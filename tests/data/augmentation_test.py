@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from robgan_tf.data import augmentation, image_operations
+from robgan_tf.data import augmentation, pillow_operations
 from robgan_tf.data.preprocessing import row_seed, uniform
 
 SEED = tf.constant([3, 4, 0], tf.int64)
@@ -107,12 +107,12 @@ def test_a_shifted_crop_is_a_window_at_another_place_on_black():
 @pytest.mark.parametrize(
     ("operation", "pillow"),
     [
-        (image_operations.saturation, lambda image, strength: ImageEnhance.Color(image).enhance(strength)),
-        (image_operations.brightness, lambda image, strength: ImageEnhance.Brightness(image).enhance(strength)),
-        (image_operations.contrast, lambda image, strength: ImageEnhance.Contrast(image).enhance(strength)),
-        (image_operations.sharpness, lambda image, strength: ImageEnhance.Sharpness(image).enhance(strength)),
-        (image_operations.autocontrast, lambda image, strength: ImageOps.autocontrast(image)),
-        (image_operations.equalize, lambda image, strength: ImageOps.equalize(image)),
+        (pillow_operations.saturation, lambda image, strength: ImageEnhance.Color(image).enhance(strength)),
+        (pillow_operations.brightness, lambda image, strength: ImageEnhance.Brightness(image).enhance(strength)),
+        (pillow_operations.contrast, lambda image, strength: ImageEnhance.Contrast(image).enhance(strength)),
+        (pillow_operations.sharpness, lambda image, strength: ImageEnhance.Sharpness(image).enhance(strength)),
+        (pillow_operations.autocontrast, lambda image, strength: ImageOps.autocontrast(image)),
+        (pillow_operations.equalize, lambda image, strength: ImageOps.equalize(image)),
     ],
 )
 def test_operations_on_colour_are_those_of_pillow(operation, pillow):
@@ -130,11 +130,11 @@ def test_operations_on_colour_are_those_of_pillow(operation, pillow):
 
 def test_shear_and_rotation_move_pixels_around_the_centre():
     images = tf.constant(random_images(2, 11, 11), tf.float32)
-    turned = image_operations.rotate(images, tf.constant([90.0, 90.0]), tf.constant([0.0, 0.9])).numpy()
+    turned = pillow_operations.rotate(images, tf.constant([90.0, 90.0]), tf.constant([0.0, 0.9])).numpy()
     np.testing.assert_array_equal(turned[0], np.rot90(images[0], 1))
     np.testing.assert_array_equal(turned[1], np.rot90(images[1], -1))
     # A whole pixel for each row from the centre: row 5 stays, row 6 comes from one to the right.
-    sheared = image_operations.shear(images, tf.constant([1.0, 1.0]), tf.constant([0.0, 0.6])).numpy()
+    sheared = pillow_operations.shear(images, tf.constant([1.0, 1.0]), tf.constant([0.0, 0.6])).numpy()
     np.testing.assert_array_equal(sheared[0][5], images[0][5])
     np.testing.assert_array_equal(sheared[0][6, :-1], images[0][6, 1:])
     assert (sheared[0][6, -1] == 0).all()

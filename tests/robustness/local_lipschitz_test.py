@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
-from robgan_tf.robustness.lipschitz import LocalLipschitz
+from robgan_tf.robustness.local_lipschitz import LocalLipschitz
 
 WEIGHTS = np.random.default_rng(1).normal(size=[4 * 3 * 2, 5]).astype(np.float32)
 

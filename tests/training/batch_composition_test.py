@@ -2,7 +2,7 @@
 
 import pytest
 
-from robgan_tf.training.composition import Composition, compose
+from robgan_tf.training.batch_composition import Composition, compose
 
 
 def test_without_a_share_generated_images_come_on_top_with_lambda():
