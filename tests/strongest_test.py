@@ -15,7 +15,7 @@ from robgan_tf.players.classifiers.convnext import ConvNeXt
 from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.wide_resnet import WideResNet
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
-from robgan_tf.training.generated import FromFile, FromGenerator
+from robgan_tf.training.generated import Augmented, FromFile, FromGenerator
 from robgan_tf.training.objectives import Trades
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
@@ -84,7 +84,8 @@ def test_the_recipe_of_wang_et_al(built, name, network, ball):
     experiment = built(name)
     stage = experiment.finetuning
     assert type(experiment.classifier) is network and experiment.classifier.blocks[0].activation is tf.nn.silu
-    assert experiment.cotraining is None and isinstance(stage.generated, FromFile)
+    assert experiment.cotraining is None and isinstance(stage.generated, Augmented)
+    assert isinstance(stage.generated.source, FromFile) and len(stage.generated.augment) == 2
     assert stage.composition.generated == 360 and stage.composition.real == 152  # divisible by 8 replicas
     assert stage.total_steps == 400 * 51200 // 512
     assert stage.objective == Trades(5.0) and stage.label_smoothing == 0.1 and stage.average_decay == 0.995
@@ -99,8 +100,9 @@ def test_the_recipe_of_wang_et_al(built, name, network, ball):
     assert float(rate(stage.total_steps - 1)) == pytest.approx(0.2 / 25e4, rel=1e-3)
     attacker = stage.attacker
     assert (attacker.threat_model, attacker.steps, attacker.random_start) == (ball, 10, True)
-    step = 2 / 255 if isinstance(ball, LInf) else 15 / 255 / (128 / 255) * 0.5
-    assert attacker.step_size == pytest.approx(2 * step)  # on [-1, 1]
+    # On [-1, 1]; in l2, as their code has it, twice epsilon shared by the steps, where their README says 15/255.
+    step = 4 / 255 if isinstance(ball, LInf) else 2 * ball.epsilon / 10
+    assert attacker.step_size == pytest.approx(step)
     assert experiment.validation_attacker.threat_model == ball
     (attack,) = experiment.evaluation.attacks
     assert attack.threat_model == ball and experiment.evaluation.reference_epsilon == ball.epsilon
