@@ -133,7 +133,11 @@ def main():
     if unknown:
         command_line.fail(f"--only: no such classifier: {', '.join(sorted(unknown))}")
     out = pathlib.Path(FLAGS.out) if FLAGS.out else None
-    rows = json.loads(out.read_text())["rows"] if out and out.exists() else []
+    head = {"epsilon": EPSILON, "examples": FLAGS.examples, **provenance()}
+    found = json.loads(out.read_text()) if out and out.exists() else {**head, "rows": []}
+    rows = found.pop("rows")
+    if found != head:
+        command_line.fail(f"--out={out} was made by other code or settings, which would not go together: remove it")
     done = {row["name"] for row in rows}
     for kind, makers in (("broken", models.MODELS), ("honest", honest.MODELS)):
         for name, maker in makers.items():
@@ -141,7 +145,6 @@ def main():
                 continue
             logits = (maker.make if kind == "broken" else maker)()
             row = {"name": name, "kind": kind, **evaluate(logits, FLAGS.examples)}
-            row["git_commit"] = provenance()["git_commit"]  # rows may be of several sessions
             if kind == "broken":
                 row.update(why=maker.why, known=maker.known, true=true_accuracy(logits, maker.source, FLAGS.examples))
             row["independent"] = independent(row["failed"])
@@ -149,7 +152,7 @@ def main():
             rows.append(row)
             print(table([row]).splitlines()[-1], f"{row['seconds']} s; warned: {row['warned']}", flush=True)
             if out:
-                out.write_text(as_text({"epsilon": EPSILON, "examples": FLAGS.examples, **provenance()}, rows))
+                out.write_text(as_text(head, rows))
     print(table(rows))
 
 

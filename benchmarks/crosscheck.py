@@ -28,6 +28,7 @@ from attack_libraries import Setting, art_pgd, autoattack, foolbox_pgd, our_pgd,
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.files import write_json
 from robgan_tf.players.attacker.threat_model import PIXEL_RANGE, epsilon_255
+from robgan_tf.players.attacker.transfer import Transfer
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving.loading import load_logits
 
@@ -143,8 +144,15 @@ def crosscheck():
             rows.append(judged(library, attack))
         compare(rows, PGD_POINTS)
     if with_autoattack:
-        attacks = [attack for attack in experiment.evaluation.attacks if attack.name in STANDARD]
-        for attack in attacks if setting.norm == "linf" and FLAGS.each else ():
+        # Not those that a network of their own has to be trained for.
+        attacks = [attack for attack in experiment.evaluation.attacks if not isinstance(attack, Transfer)]
+        for attack in attacks:
+            if attack.threat_model.norm != setting.norm:
+                command_line.fail(
+                    f"--norm={setting.norm} and {attack.name} in {attack.threat_model.norm}: give the same"
+                )
+        standard = [attack for attack in attacks if attack.name in STANDARD]
+        for attack in standard if setting.norm == "linf" and FLAGS.each else ():
             pair = [judge(setting, examples, attack.name, "robgan_tf", our_worst_case(setting, [attack]))]
             theirs = autoattack(setting, only=attack.name)
             pair.append(judge(setting, examples, attack.name, "pyautoattack", theirs))
