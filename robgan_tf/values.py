@@ -76,6 +76,11 @@ def maker(example: str) -> Kind:
     return Kind(f"a reference such as {example}, without brackets", callable)
 
 
+def made(kind: type, example: str) -> Kind:
+    """An object of a class, which a reference with brackets makes."""
+    return Kind(f"a reference such as {example}, with brackets", lambda value: isinstance(value, kind))
+
+
 def either(one: Kind, other: Kind) -> Kind:
     """What one of two kinds is."""
     return Kind(f"{one.words}, or {other.words}", lambda value: one.allows(value) or other.allows(value))

@@ -7,7 +7,7 @@ import gin
 import numpy as np
 import pytest
 
-from robgan_tf.values import check, checked, either, maker, number, one_of, optional, several, switch, whole
+from robgan_tf.values import check, checked, either, made, maker, number, one_of, optional, several, switch, whole
 
 NAN, INF = math.nan, math.inf
 
@@ -25,6 +25,7 @@ NAN, INF = math.nan, math.inf
         (switch(), [True, False], [0, 1, None, "True"]),
         (one_of("a", "b"), ["a", "b"], ["c", None, "ab", ["a"]]),
         (maker("@digits"), [print, int], ["digits", None, 3]),
+        (made(int, "@one()"), [1, True], ["@one()", None, int]),
         (either(whole(1), switch()), [1, False], [0, "x"]),
         (optional(whole(1)), [None, 1], [0, "None"]),
         (several(whole(1)), [[1], (1, 2)], [[], 1, "12", [0], [1, True], None]),
@@ -52,6 +53,7 @@ def test_kinds(kind, allowed, refused):
         ("True", switch(), "A.b must be True or False, got 'True'; write True."),
         ("None", optional(whole(1)), "A.b must be a whole number >= 1, or None, got 'None'; write None."),
         ("c", one_of("a", "b"), "A.b must be one of a, b, got 'c'."),
+        ("r1", made(int, "@r1()"), "A.b must be a reference such as @r1(), with brackets, got 'r1'."),
         (3, several(whole(1)), "A.b must be a list in brackets, each entry a whole number >= 1, got 3."),
         ("digits", maker("@digits"), "A.b must be a reference such as @digits, without brackets, got 'digits'."),
     ],
@@ -155,6 +157,7 @@ def _refused():
     from robgan_tf.run import devices
     from robgan_tf.serving.options import ExportOptions
     from robgan_tf.training import objectives, optimization, penalties
+    from robgan_tf.training.diff_augment import DiffAugment
     from robgan_tf.training.upkeep import Upkeep
 
     shape, ball = (8, 8, 3), LInf(0.1)
@@ -202,6 +205,9 @@ def _refused():
         "lipschitz_regularised.weight": [lambda v: objectives.LipschitzRegularised(weight=v), 0, NAN],
         "r1.gamma": [penalties.R1, 0, "10"],
         "wgan_gp.weight": [penalties.WganGp, 0, True],
+        "diff_augment.color": [lambda v: DiffAugment(color=v), 1, "yes"],
+        "diff_augment.translation": [lambda v: DiffAugment(translation=v), -0.1, 1, "0.125"],
+        "diff_augment.cutout": [lambda v: DiffAugment(cutout=v), -0.1, 1.0],
         "linear.initial": [lambda v: optimization.linear(1, 1, v), 0, "1e-3"],
         "Upkeep.keep_checkpoints": [lambda v: Upkeep(keep_checkpoints=v), 0, 2.0],
         "Upkeep.max_rollbacks": [lambda v: Upkeep(max_rollbacks=v), -1, 1.5, True],

@@ -39,7 +39,7 @@ def cutout(images: tf.Tensor, seed: tf.Tensor, size: int = 16, fill: int = 128) 
     centres = uniform(seed, [tf.shape(images)[0], 2]) * [height, width]
     top, left = tf.unstack(tf.floor(centres) - size // 2, axis=1)
     side = tf.fill(tf.shape(top), 2.0 * (size // 2))
-    return _painted(images, top, left, side, side, fill)
+    return painted(images, top, left, side, side, fill)
 
 
 @gin.configurable
@@ -87,7 +87,7 @@ def random_erasing(
     columns = tf.minimum(tf.round(tf.sqrt(area / ratio)), width)
     rows = tf.where(chance < probability, rows, 0.0)
     top, left = tf.floor(row * (height - rows + 1.0)), tf.floor(column * (width - columns + 1.0))
-    return _painted(images, top, left, rows, columns, fill)
+    return painted(images, top, left, rows, columns, fill)
 
 
 @gin.configurable
@@ -161,8 +161,8 @@ def random_operation(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(result, images.shape)
 
 
-def _painted(images, top, left, rows, columns, fill: int) -> tf.Tensor:
-    """Returns images with a rectangle each, [B] whole numbers, which may reach over the border, in a colour."""
+def painted(images, top, left, rows, columns, fill: float) -> tf.Tensor:
+    """Returns images [B, H, W, C] with a rectangle of `fill` each, [B] whole numbers, which may be partly outside."""
     height, width = images.shape[1:3]
 
     def within(first, length, size):

@@ -74,13 +74,26 @@ def pad_and_crop(images: tf.Tensor, seed: tf.Tensor, padding: int = 4) -> tf.Ten
     """
     if padding == 0:
         return images
+    return windows(images, tf.cast(uniform(seed, [tf.shape(images)[0], 2]) * (2 * padding + 1), tf.int32), padding)
+
+
+def windows(images: tf.Tensor, corners: tf.Tensor, padding: int) -> tf.Tensor:
+    """Cuts a window of the images' size out of each image with `padding` pixels of 0 around it.
+
+    Args:
+        images: [B, H, W, C], any number type.
+        corners: int32 [B, 2]: row and column of each window's corner, in 0..2 * padding; `padding` for no shift.
+        padding: pixels added on each side.
+
+    Returns:
+        [B, H, W, C] of the input's type, differentiable by the images.
+    """
     batch = tf.shape(images)[0]
     height, width, channels = images.shape[1:]
     padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
-    offsets = tf.cast(uniform(seed, [batch, 2]) * (2 * padding + 1), tf.int32)
     # One gather of whole pixels from the flattened batch takes half the time of one for rows and one for columns.
-    rows = tf.range(batch)[:, None] * (height + 2 * padding) + offsets[:, :1] + tf.range(height)
-    pixels = rows[:, :, None] * (width + 2 * padding) + (offsets[:, 1:] + tf.range(width))[:, None, :]
+    rows = tf.range(batch)[:, None] * (height + 2 * padding) + corners[:, :1] + tf.range(height)
+    pixels = rows[:, :, None] * (width + 2 * padding) + (corners[:, 1:] + tf.range(width))[:, None, :]
     return tf.ensure_shape(tf.gather(tf.reshape(padded, [-1, channels]), pixels), images.shape)
 
 

@@ -10,8 +10,9 @@ import tensorflow as tf
 from robgan_tf.keras2 import keras
 from robgan_tf.losses.cotraining import CoTrainingLosses, Weights, split
 from robgan_tf.players.attacker.attack import Attack
-from robgan_tf.training import health
+from robgan_tf.training import health, randomness
 from robgan_tf.training.accumulation import over_parts
+from robgan_tf.training.diff_augment import Augmentation
 from robgan_tf.training.optimization import (
     Schedule,
     apply_gradients,
@@ -23,10 +24,9 @@ from robgan_tf.training.optimization import (
     update_average,
 )
 from robgan_tf.training.penalties import DiscriminatorBatch, Penalty
-from robgan_tf.training.randomness import generator_inputs, step_seeds, uniform_shares
 from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.standing_statistics import StandingStatistics
-from robgan_tf.values import checked, either, maker, number, switch, whole
+from robgan_tf.values import checked, either, made, maker, number, optional, switch, whole
 
 declare_player("generator")
 declare_player("discriminator")
@@ -39,6 +39,9 @@ declare_player("discriminator")
     discriminator_steps=whole(1),
     average_decay=number(least=0, below=1),
     accumulation=whole(1),
+    losses=optional(made(CoTrainingLosses, "@split()")),
+    penalty=optional(made(Penalty, "@r1()")),
+    augmentation=optional(made(Augmentation, "@diff_augment()")),
     jit_compile=switch(),
     optimizer=maker("@cotraining/Adam"),
     generator_schedule=either(maker("@cotraining/linear"), number(above=0)),
@@ -69,6 +72,9 @@ class CoTraining(Stage):
         average_decay: decay of the moving average of the generator's weights for each generator update.
         accumulation: number of parts that a replica's share of a micro-batch is computed in, see `Stage`.
         jit_compile: see `Stage`.
+        augmentation: what the discriminator sees all images through, `@diff_augment()` or another `Augmentation`; None
+            for none. Attacks go through it: they change the images themselves, within the ball, to mislead the
+            discriminator as it sees them in that step.
 
     Raises:
         ValueError: as `Stage`, and for a decay out of its range or a penalty that does not go with the discriminator.
@@ -98,19 +104,17 @@ class CoTraining(Stage):
         average_decay: float = 0.999,
         accumulation: int = 1,
         jit_compile: bool = False,
+        augmentation: Augmentation | None = None,
     ):
         super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker, jit_compile)
         if penalty is not None:
-            if not isinstance(penalty, Penalty):
-                raise ValueError(f"CoTraining.penalty must be a penalty such as @r1(), or None; got {penalty!r}.")
             penalty.check(discriminator)
         self.generator = generator
         self.average_generator = average_generator
         self.discriminator = discriminator
-        if losses is not None and not isinstance(losses, CoTrainingLosses):
-            raise ValueError(f"CoTraining.losses must be losses such as @split(), or None; got {losses!r}.")
         self.objectives = losses or split(Weights())
         self.penalty = penalty
+        self.augmentation = augmentation
         self.seed = seed
         self.average_decay = average_decay
         updates_per_epoch = self.steps_per_epoch
@@ -162,7 +166,7 @@ class CoTraining(Stage):
         Returns:
             Dictionary of scalar metrics over the global batch; those of the discriminator are of its last update.
         """
-        generator_seed, *seeds = step_seeds(self.seed, self.step, 1 + 2 * self.micro_batches)
+        generator_seed, *seeds = randomness.step_seeds(self.seed, self.step, 1 + 2 * self.micro_batches)
         play_round = self.as_one_graph(self.play_round)
 
         metrics = self.update_generator(generator_seed)
@@ -175,7 +179,7 @@ class CoTraining(Stage):
 
     def play_round(self, images, labels, attack_seed, fake_seed) -> dict:
         """Attacks a micro-batch of real images, then updates the discriminator; returns its metrics."""
-        adversarial = self.attack(images, labels, attack_seed)
+        adversarial = self.attack(images, labels, attack_seed, *self.view(fake_seed, randomness.AUGMENTED_REAL))
         # Else the generator's images would be made, and kept, while the attack still needs its own memory.
         with tf.control_dependencies([adversarial]):
             return self.update_discriminator(adversarial, labels, fake_seed)
@@ -197,20 +201,34 @@ class CoTraining(Stage):
         # parts, and the generator sees the whole batch, which its batch norm needs.
         noise, labels = self.generator_inputs(seed)
         with tf.GradientTape() as tape:
-            images = self.generator((noise, labels), training=True)
+            images = self.seen(
+                self.generator((noise, labels), training=True), *self.view(seed, randomness.AUGMENTED_FAKE)
+            )
         image_gradients, metrics = over_parts(self.maybe_compile(judge), (images, labels), self.accumulation)
         norm = apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
         return {**metrics, "generator_gradient_norm": self.share(norm)}
 
-    def attack(self, images, labels, seed) -> tf.Tensor:
-        """Returns adversarial real images; with no attacker the images themselves."""
+    def attack(self, images, labels, seed, *view) -> tf.Tensor:
+        """Returns adversarial real images, made through the augmentation; with no attacker the images themselves."""
 
-        def objective(images, labels):
+        def objective(images, labels, *view):
             del images  # the clean ones
-            return lambda images: self.objectives.attack(self.discriminator(images, training=False), labels)
+            return lambda images: self.objectives.attack(
+                self.discriminator(self.seen(images, *view), training=False), labels
+            )
 
         with self.discriminator.cached_kernels():
-            return self.attacked(images, labels, objective, seed)
+            return self.attacked(images, [labels, *view], objective, seed)
+
+    def view(self, seed, use) -> tuple[tf.Tensor, ...]:
+        """The augmentation's random numbers for this replica's images of one use; empty without an augmentation."""
+        if self.augmentation is None:
+            return ()
+        return (randomness.uniform_numbers(seed, use, self.replica_batch_size, self.augmentation.numbers),)
+
+    def seen(self, images, *view) -> tf.Tensor:
+        """Returns images as the discriminator sees them, by what `view` returned."""
+        return self.augmentation(images, *view) if view else images
 
     def update_discriminator(self, images, labels, seed) -> dict:
         """Updates the discriminator on (adversarial) real `images` and as many generated ones (eq. 8 or 9)."""
@@ -241,11 +259,14 @@ class CoTraining(Stage):
             return (), (gradients, metrics)
 
         noise, fake_labels = self.generator_inputs(seed)
-        fake_images = self.generator((noise, fake_labels), training=True)
+        fake_images = self.seen(
+            self.generator((noise, fake_labels), training=True), *self.view(seed, randomness.AUGMENTED_FAKE)
+        )
+        images = self.seen(images, *self.view(seed, randomness.AUGMENTED_REAL))
         self.discriminator.power_iteration()
         batch = (images, fake_images, labels, fake_labels)
         if self.penalty is not None:
-            batch += (uniform_shares(seed, self.replica_batch_size),)
+            batch += (randomness.uniform_numbers(seed, randomness.PENALTY, self.replica_batch_size),)
         _, (gradients, metrics) = over_parts(self.maybe_compile(differentiate), batch, self.accumulation)
         norm = apply_gradients(optimizer, gradients, variables)
         return {**metrics, "discriminator_gradient_norm": self.share(norm)}
@@ -258,11 +279,11 @@ class CoTraining(Stage):
     def generator_inputs(self, seed):
         """Noise and labels for this replica's part of a micro-batch."""
         generator = self.generator
-        return generator_inputs(seed, self.replica_batch_size, generator.latent_dim, generator.num_classes)
+        return randomness.generator_inputs(seed, self.replica_batch_size, generator.latent_dim, generator.num_classes)
 
     def standardize_average_generator(self, batches: int = 50, batch_size: int = 128):
         """Gives the averaged generator batch-norm statistics of its own, see `StandingStatistics`.
 
         To be called before the averaged generator is sampled from, outside of a training step.
         """
-        self._standing_statistics.take(step_seeds(self.seed, 0, batches), batch_size)
+        self._standing_statistics.take(randomness.step_seeds(self.seed, 0, batches), batch_size)

@@ -33,11 +33,9 @@ from robgan_tf.training.optimization import (
 from robgan_tf.training.randomness import mixing_seeds, step_seeds
 from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.weight_perturbation import AdversarialWeightPerturbation
-from robgan_tf.values import Kind, checked, either, maker, number, optional, switch, whole
+from robgan_tf.values import checked, either, made, maker, number, optional, switch, whole
 
 _ADVERSARIAL = Adversarial()
-_PERTURBATION = Kind("such as @awp()", lambda value: isinstance(value, AdversarialWeightPerturbation))
-_MIXING = Kind("such as @cutmix()", lambda value: isinstance(value, Mixing))
 _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 declare_player("classifier")
@@ -57,8 +55,8 @@ declare(
 
 @gin.configurable
 @checked(
-    weight_perturbation=optional(_PERTURBATION),
-    mixing=optional(_MIXING),
+    weight_perturbation=optional(made(AdversarialWeightPerturbation, "@awp()")),
+    mixing=optional(made(Mixing, "@cutmix()")),
     fake_weight=optional(number(least=0)),
     generated_share=optional(number(least=0, most=1)),
     epochs=number(above=0),
@@ -287,4 +285,4 @@ class FineTuning(Stage):
             return self.objective.attack(self.classifier, images, labels)
 
         with self.classifier.cached_kernels():
-            return self.attacked(images, labels, objective, seed)
+            return self.attacked(images, [labels], objective, seed)

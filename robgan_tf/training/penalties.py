@@ -25,8 +25,9 @@ class DiscriminatorBatch:
     """What an update of the discriminator is computed from, or a part of it.
 
     Attributes:
-        real: real images, attacked where there is an attacker, float32 [b, H, W, C] in [-1, 1].
-        fake: as many generated images.
+        real: real images as the discriminator sees them, attacked and augmented where there are attacker and
+            augmentation, float32 [b, H, W, C].
+        fake: as many generated images, augmented likewise.
         labels: classes of the real images, int32 [b].
         fake_labels: classes that the generator was asked for, int32 [b].
         uniform: a random number from [0, 1) for each pair of images, float32 [b]: the same however many replicas share

@@ -7,6 +7,9 @@ from typing import Callable
 
 import tensorflow as tf
 
+# Uses of `uniform_numbers`.
+PENALTY, AUGMENTED_REAL, AUGMENTED_FAKE = 0x9E4A, 0xD1FA, 0xD1FB
+
 
 def step_seeds(seed: int, step, count: int) -> list[tf.Tensor]:
     """Returns `count` independent seeds, int32 [2] each, for the training step `step`."""
@@ -52,12 +55,14 @@ def mixing_seeds(seed, count: int) -> list[tf.Tensor]:
     return [tf.random.experimental.stateless_fold_in(seed, 0x31C5 + kind) for kind in range(count)]
 
 
-def uniform_shares(seed, batch: int) -> tf.Tensor:
-    """Returns uniform random numbers from [0, 1), float32 [batch], for this replica.
+def uniform_numbers(seed, use: int, batch: int, *inner: int) -> tf.Tensor:
+    """Returns uniform random numbers from [0, 1), float32 [batch, *inner], for this replica.
 
     Args:
         seed: the seed of an update; the numbers are independent of its noise and labels.
+        use: one of the uses above, each of which has numbers of its own.
         batch: number of rows for each replica.
+        *inner: shape of what each row takes.
     """
-    seed = tf.random.experimental.stateless_fold_in(seed, 0x9E4A)
-    return shares_of_replicas(lambda total: [tf.random.stateless_uniform([total], seed)], batch)[0]
+    seed = tf.random.experimental.stateless_fold_in(seed, use)
+    return shares_of_replicas(lambda total: [tf.random.stateless_uniform([total, *inner], seed)], batch)[0]

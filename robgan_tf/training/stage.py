@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Callable
 
 import tensorflow as tf
@@ -201,13 +202,13 @@ class Stage(Fitting):
 
         return list(zip(cut(images), cut(labels)))
 
-    def attacked(self, images, labels, objective: Callable, seed) -> tf.Tensor:
+    def attacked(self, images, others: Sequence, objective: Callable, seed) -> tf.Tensor:
         """Returns adversarial images; with no attacker the images themselves.
 
         Args:
             images: float32 [b, H, W, C] in [-1, 1], of this replica.
-            labels: their classes, int32 [b].
-            objective: maps clean images and labels to a function of images, which the attacker maximises, [b].
+            others: tensors [b, ...] that the objective needs beside the images, such as their classes.
+            objective: maps clean images and `others` to a function of images, which the attacker maximises, [b].
             seed: int32 [2], the same on all replicas, of what is random in the attack.
         """
         if self.attacker is None:
@@ -215,13 +216,13 @@ class Stage(Fitting):
 
         seed = replica_seed(seed)
 
-        def attack(start, images, labels):
-            return self.attacker.ascend(start, images, objective(images, labels), seed), ()
+        def attack(start, images, *others):
+            return self.attacker.ascend(start, images, objective(images, *others), seed), ()
 
         attack = self.maybe_compile(attack)
         start = self.attacker.start(images, seed)
         parts = math.gcd(self.accumulation, images.shape[0])  # image grids hold fewer images than a batch
-        adversarial, _ = over_parts(attack, (start, images, labels), parts)
+        adversarial, _ = over_parts(attack, (start, images, *others), parts)
         return adversarial
 
     def maybe_compile(self, function: Callable) -> Callable:

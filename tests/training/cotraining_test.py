@@ -25,20 +25,36 @@ from robgan_tf.losses import AcGanAsCode, SplitAsCode, ac_gan, split
 from robgan_tf.run.devices import mirrored
 from robgan_tf.run.metrics import described
 from robgan_tf.training.cotraining import CoTraining
-from robgan_tf.training.randomness import generator_inputs, replica_seed, step_seeds
+from robgan_tf.training.diff_augment import DiffAugment
+from robgan_tf.training.randomness import (
+    AUGMENTED_FAKE,
+    AUGMENTED_REAL,
+    generator_inputs,
+    replica_seed,
+    step_seeds,
+    uniform_numbers,
+)
 
 
 def class_term(logits, labels):
     return keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
 
 
-def attacked_by_hand(stage, images, labels, seed, weights):
+def seen_by_hand(stage, images, seed, use):
+    """Images as the discriminator sees them: augmented by numbers of their own, where there is an augmentation."""
+    if stage.augmentation is None:
+        return images
+    return stage.augmentation(images, uniform_numbers(seed, use, BATCH, 7))
+
+
+def attacked_by_hand(stage, images, labels, seed, weights, fake_seed):
     """Three steps of PGD (eq. 2) of 0.05 in the ball of 0.1, from where the attacker starts."""
     clean, attacked = images, stage.attacker.start(images, replica_seed(seed))
     for _ in range(3):
         with tf.GradientTape() as tape:
             tape.watch(attacked)
-            real = stage.discriminator(attacked, training=False)
+            seen = seen_by_hand(stage, attacked, fake_seed, AUGMENTED_REAL)
+            real = stage.discriminator(seen, training=False)
             source, classes = tf.nn.softplus(-real.source), class_term(real.classes, labels)
             loss = weights.attack * source + weights.attack_class * classes
         attacked = attacked + 0.05 * tf.sign(tape.gradient(loss, attacked))
@@ -61,7 +77,8 @@ def step_by_hand(stage, images, labels, weights, fake_classes):
     seeds = step_seeds(7, stage.step, 1 + 2 * STEPS)
     noise, asked = generator_inputs(seeds[0], BATCH, 6, CLASSES)
     with tf.GradientTape() as tape:
-        fake = discriminator(generator((noise, asked), training=True), training=False)
+        made = generator((noise, asked), training=True)
+        fake = discriminator(seen_by_hand(stage, made, seeds[0], AUGMENTED_FAKE), training=False)
         source, classes = tf.nn.softplus(-fake.source), class_term(fake.classes, asked)
         generator_loss = tf.reduce_mean(weights.generator * source + weights.generator_class * classes)
     descend(generator, tape, generator_loss)
@@ -69,10 +86,12 @@ def step_by_hand(stage, images, labels, weights, fake_classes):
         real_images, real_labels = images[number::STEPS], labels[number::STEPS]
         attack_seed, fake_seed = seeds[1 + 2 * number : 3 + 2 * number]
         if stage.attacker is not None:
-            real_images = attacked_by_hand(stage, real_images, real_labels, attack_seed, weights)
+            real_images = attacked_by_hand(stage, real_images, real_labels, attack_seed, weights, fake_seed)
         noise, asked = generator_inputs(fake_seed, BATCH, 6, CLASSES)
         fake_images = generator((noise, asked), training=True)
         discriminator.power_iteration()
+        real_images = seen_by_hand(stage, real_images, fake_seed, AUGMENTED_REAL)
+        fake_images = seen_by_hand(stage, fake_images, fake_seed, AUGMENTED_FAKE)
         with tf.GradientTape() as tape:
             real, fake = (discriminator(one, training=True) for one in (real_images, fake_images))
             terms = weights.real * tf.nn.softplus(-real.source) + weights.fake * tf.nn.softplus(fake.source)
@@ -87,16 +106,17 @@ def step_by_hand(stage, images, labels, weights, fake_classes):
 
 
 @pytest.mark.parametrize(
-    ("attacker", "losses", "weights", "fake_classes"),
+    ("attacker", "losses", "weights", "fake_classes", "options"),
     [
-        (make_attacker(), split, SplitAsCode(), False),
-        (make_attacker(random_start=True), ac_gan, AcGanAsCode(), True),
-        (None, split, SplitAsCode(), False),
+        (make_attacker(), split, SplitAsCode(), False, {}),
+        (make_attacker(random_start=True), ac_gan, AcGanAsCode(), True, {}),
+        (None, split, SplitAsCode(), False, {}),
+        (make_attacker(), split, SplitAsCode(), False, {"augmentation": DiffAugment()}),
     ],
-    ids=["split", "ac_gan with a random start", "no attacker"],
+    ids=["split", "ac_gan with a random start", "no attacker", "augmented"],
 )
-def test_a_step_of_cotraining_is_that_of_the_paper(attacker, losses, weights, fake_classes):
-    make = functools.partial(make_cotraining, attacker, losses(weights), keras.optimizers.SGD)
+def test_a_step_of_cotraining_is_that_of_the_paper(attacker, losses, weights, fake_classes, options):
+    make = functools.partial(make_cotraining, attacker, losses(weights), keras.optimizers.SGD, **options)
     stage, reference = make(), make()
     for model in ("generator", "average_generator", "discriminator"):
         getattr(reference, model).set_weights(getattr(stage, model).get_weights())
