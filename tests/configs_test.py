@@ -22,8 +22,11 @@ from robgan_tf.players.attacker.threat_model import L2, LInf, epsilon_255
 from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.vgg import VGG16
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
+from robgan_tf.training.diff_augment import DiffAugment
 from robgan_tf.training.generated import FromFile, FromGenerator
 from robgan_tf.training.objectives import Adversarial, LipschitzRegularised, Mart, Trades
+from robgan_tf.training.penalties import R1
+from robgan_tf.training.top_k import TopK
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
 FRAGMENTS = {"robgan", "paper", "imagenet"}  # included by others, no configurations by themselves
@@ -239,10 +242,34 @@ def test_systems_can_be_combined(system_of):
     assert isinstance(stage.objective, Trades) and isinstance(stage.generated, FromGenerator)
 
 
-def test_every_part_of_the_strongest_recipe_can_be_bound_as_the_docs_say(system_of):
-    page = (GIN.parent / "docs" / "strongest.md").read_text().split("## Recipe")[1]
+def rows_of_bindings(section):
+    """The bindings of each row of the table in a section of docs/strongest.md."""
+    page = (GIN.parent / "docs" / "strongest.md").read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     rows = [re.findall("`([^`]+)`", line.split(" | ")[1]) for line in page.splitlines() if line.startswith("| ")]
-    rows = [bindings for bindings in rows if bindings]
+    return [bindings for bindings in rows if bindings]
+
+
+def test_every_part_of_a_better_generator_can_be_bound_as_the_docs_say(system_of):
+    rows = rows_of_bindings("A better generator")
+    assert len(rows) == 10
+    # Those that come after another choice of the same.
+    others = [row for row in rows if "@wasserstein" in row[0] or "@projection()" in row[0]]
+    assert len(others) == 2
+    for row in others:
+        gin.parse_config(row)
+    stage = system_of("digits", params=sum((row for row in rows if row not in others), [])).cotraining
+    assert (stage.augmentation, stage.top_k, stage.penalty) == (DiffAugment(), TopK(), R1())
+    assert stage.balanced_labels and (stage.batch_size, stage.accumulation) == (256, 4)
+    betas = [
+        optimizer.get_config()["beta_1"] for optimizer in (stage.generator_optimizer, stage.discriminator_optimizer)
+    ]
+    assert betas == [0.5, 0.0]
+    rates = [rate_at(optimizer, 0) for optimizer in (stage.generator_optimizer, stage.discriminator_optimizer)]
+    np.testing.assert_allclose(rates, [1e-4, 4e-4], rtol=1e-6)
+
+
+def test_every_part_of_the_strongest_recipe_can_be_bound_as_the_docs_say(system_of):
+    rows = rows_of_bindings("Recipe")
     assert len(rows) == 15
     # Those that come after another choice of the same in the table, by themselves.
     others = [row for row in rows if row[0] in ("FineTuning.objective = @mart()", "FineTuning.schedule = @cosine")]

@@ -158,6 +158,8 @@ def _refused():
     from robgan_tf.serving.options import ExportOptions
     from robgan_tf.training import objectives, optimization, penalties
     from robgan_tf.training.diff_augment import DiffAugment
+    from robgan_tf.training.generated import this_generator
+    from robgan_tf.training.top_k import TopK
     from robgan_tf.training.upkeep import Upkeep
 
     shape, ball = (8, 8, 3), LInf(0.1)
@@ -208,6 +210,10 @@ def _refused():
         "diff_augment.color": [lambda v: DiffAugment(color=v), 1, "yes"],
         "diff_augment.translation": [lambda v: DiffAugment(translation=v), -0.1, 1, "0.125"],
         "diff_augment.cutout": [lambda v: DiffAugment(cutout=v), -0.1, 1.0],
+        "top_k.decay": [lambda v: TopK(decay=v), 0, 1.1, "0.99"],
+        "top_k.least_share": [lambda v: TopK(least_share=v), 0, 1.1],
+        "this_generator.truncation": [lambda v: this_generator(None, 3, truncation=v), 0, 4.5, "0.5"],
+        "this_generator.balanced_labels": [lambda v: this_generator(None, 3, balanced_labels=v), 1, "yes"],
         "linear.initial": [lambda v: optimization.linear(1, 1, v), 0, "1e-3"],
         "Upkeep.keep_checkpoints": [lambda v: Upkeep(keep_checkpoints=v), 0, 2.0],
         "Upkeep.max_rollbacks": [lambda v: Upkeep(max_rollbacks=v), -1, 1.5, True],

@@ -15,11 +15,13 @@ from robgan_tf.players.classifiers.convnext import ConvNeXt
 from robgan_tf.players.classifiers.preact_resnet import PreActResNet18
 from robgan_tf.players.classifiers.wide_resnet import WideResNet
 from robgan_tf.robustness.evaluation import RobustnessEvaluation
+from robgan_tf.training.diff_augment import DiffAugment
 from robgan_tf.training.generated import Augmented, FromFile, FromGenerator
 from robgan_tf.training.objectives import Trades
+from robgan_tf.training.top_k import TopK
 
 GIN = pathlib.Path(__file__).resolve().parents[1] / "gin"
-FRAGMENTS = {"recipe", "cifar10", "l2"}  # included by others
+FRAGMENTS = {"recipe", "cifar10", "l2", "better_gan"}  # included by others, or put behind them
 FILES = sorted((GIN / "strongest").glob("*.gin"))
 WHOLE = [path.stem for path in FILES if path.stem not in FRAGMENTS]
 # Side, channels, classes and number of training images.
@@ -115,6 +117,12 @@ def test_the_small_ones_train_their_generator_first(built, name, network):
     assert experiment.cotraining is not None and isinstance(stage.generated, FromGenerator)
     assert type(experiment.classifier) is network
     assert stage.composition.generated == stage.composition.real == stage.batch_size // 2
+
+
+def test_a_better_gan_is_put_behind_another_configuration(built):
+    stage = built("digits", f"include '{GIN / 'strongest' / 'better_gan.gin'}'").cotraining
+    assert stage.augmentation == DiffAugment(color=False, translation=1 / 8, cutout=1 / 2)
+    assert stage.top_k == TopK(decay=0.99, least_share=0.5) and stage.balanced_labels
 
 
 @pytest.mark.slow  # images of 224 px

@@ -26,6 +26,7 @@ from robgan_tf.training.optimization import (
 from robgan_tf.training.penalties import DiscriminatorBatch, Penalty
 from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.standing_statistics import StandingStatistics
+from robgan_tf.training.top_k import TopK
 from robgan_tf.values import checked, either, made, maker, number, optional, switch, whole
 
 declare_player("generator")
@@ -43,6 +44,9 @@ declare_player("discriminator")
     penalty=optional(made(Penalty, "@r1()")),
     augmentation=optional(made(Augmentation, "@diff_augment()")),
     jit_compile=switch(),
+    balanced_labels=switch(),
+    top_k=optional(made(TopK, "@top_k()")),
+    generator_optimizer=optional(maker("@generator/Adam")),
     optimizer=maker("@cotraining/Adam"),
     generator_schedule=either(maker("@cotraining/linear"), number(above=0)),
     discriminator_schedule=either(maker("@cotraining/linear"), number(above=0)),
@@ -75,6 +79,9 @@ class CoTraining(Stage):
         augmentation: what the discriminator sees all images through, `@diff_augment()` or another `Augmentation`; None
             for none. Attacks go through it: they change the images themselves, within the ball, to mislead the
             discriminator as it sees them in that step.
+        generator_optimizer: makes the generator's optimizer; None for `optimizer`.
+        balanced_labels: whether each batch of generated images has as many of each class, but for one.
+        top_k: which generated images the generator learns from, `@top_k()`; None for all. Its loss is shown over all.
 
     Raises:
         ValueError: as `Stage`, and for a decay out of its range or a penalty that does not go with the discriminator.
@@ -105,6 +112,9 @@ class CoTraining(Stage):
         accumulation: int = 1,
         jit_compile: bool = False,
         augmentation: Augmentation | None = None,
+        generator_optimizer: Callable | None = None,
+        balanced_labels: bool = False,
+        top_k: TopK | None = None,
     ):
         super().__init__(num_examples, epochs, batch_size, discriminator_steps, accumulation, attacker, jit_compile)
         if penalty is not None:
@@ -115,20 +125,19 @@ class CoTraining(Stage):
         self.objectives = losses or split(Weights())
         self.penalty = penalty
         self.augmentation = augmentation
+        self.balanced_labels = balanced_labels
+        self.top_k = top_k
         self.seed = seed
         self.average_decay = average_decay
-        updates_per_epoch = self.steps_per_epoch
-        self.generator_optimizer = make_optimizer(
-            optimizer,
-            learning_rate(generator_schedule, updates_per_epoch, self.total_steps),
-            generator.trainable_variables,
-        )
-        self.discriminator_optimizer = make_optimizer(
-            optimizer,
-            learning_rate(
-                discriminator_schedule, updates_per_epoch * discriminator_steps, self.total_steps * discriminator_steps
-            ),
-            discriminator.trainable_variables,
+
+        def optimizer_of(player, optimizer, schedule, updates):
+            rate = learning_rate(schedule, self.steps_per_epoch * updates, self.total_steps * updates)
+            return make_optimizer(optimizer, rate, player.trainable_variables)
+
+        generator_optimizer = generator_optimizer or optimizer
+        self.generator_optimizer = optimizer_of(generator, generator_optimizer, generator_schedule, 1)
+        self.discriminator_optimizer = optimizer_of(
+            discriminator, optimizer, discriminator_schedule, self.micro_batches
         )
         average_generator.set_weights(generator.get_weights())
         self._standing_statistics = StandingStatistics(average_generator)
@@ -195,17 +204,18 @@ class CoTraining(Stage):
                 loss = self.average(self.objectives.generator(fake, labels))
                 target = scaled(optimizer, loss)
             metrics = {"generator_loss": loss, "generator_class_accuracy": self.accuracy(fake.classes, labels)}
-            return tape.gradient(target, images), metrics
+            return (tape.gradient(target, images), self.objectives.source_logits(fake, labels)), metrics
 
         # In two legs, back to the images and on from there: the discriminator, which needs the most memory, can work in
         # parts, and the generator sees the whole batch, which its batch norm needs.
-        noise, labels = self.generator_inputs(seed)
         with tf.GradientTape() as tape:
-            images = self.seen(
-                self.generator((noise, labels), training=True), *self.view(seed, randomness.AUGMENTED_FAKE)
-            )
-        image_gradients, metrics = over_parts(self.maybe_compile(judge), (images, labels), self.accumulation)
-        norm = apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=image_gradients), variables)
+            images, labels = self.generated_images(seed)
+        (gradients, scores), metrics = over_parts(self.maybe_compile(judge), (images, labels), self.accumulation)
+        if self.top_k is not None:
+            # No image has a part in another's verdict: the weight of a loss is that of its gradient.
+            chosen = self.top_k.weights(scores, tf.cast(self.step, tf.float32) / self.steps_per_epoch)
+            gradients *= chosen[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        norm = apply_gradients(optimizer, tape.gradient(images, variables, output_gradients=gradients), variables)
         return {**metrics, "generator_gradient_norm": self.share(norm)}
 
     def attack(self, images, labels, seed, *view) -> tf.Tensor:
@@ -213,9 +223,8 @@ class CoTraining(Stage):
 
         def objective(images, labels, *view):
             del images  # the clean ones
-            return lambda images: self.objectives.attack(
-                self.discriminator(self.seen(images, *view), training=False), labels
-            )
+            judge = self.discriminator
+            return lambda images: self.objectives.attack(judge(self.seen(images, *view), training=False), labels)
 
         with self.discriminator.cached_kernels():
             return self.attacked(images, [labels, *view], objective, seed)
@@ -258,10 +267,7 @@ class CoTraining(Stage):
             gradients = tape.gradient(target, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             return (), (gradients, metrics)
 
-        noise, fake_labels = self.generator_inputs(seed)
-        fake_images = self.seen(
-            self.generator((noise, fake_labels), training=True), *self.view(seed, randomness.AUGMENTED_FAKE)
-        )
+        fake_images, fake_labels = self.generated_images(seed)
         images = self.seen(images, *self.view(seed, randomness.AUGMENTED_REAL))
         self.discriminator.power_iteration()
         batch = (images, fake_images, labels, fake_labels)
@@ -276,10 +282,12 @@ class CoTraining(Stage):
         averages, weights = self.average_generator.trainable_variables, self.generator.trainable_variables
         update_average(averages, weights, self.average_decay, self.step)
 
-    def generator_inputs(self, seed):
-        """Noise and labels for this replica's part of a micro-batch."""
-        generator = self.generator
-        return randomness.generator_inputs(seed, self.replica_batch_size, generator.latent_dim, generator.num_classes)
+    def generated_images(self, seed) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns this replica's generated images of a micro-batch, as the discriminator sees them, and classes."""
+        sizes = self.replica_batch_size, self.generator.latent_dim, self.generator.num_classes
+        noise, labels = randomness.generator_inputs(seed, *sizes, self.balanced_labels)
+        images = self.generator((noise, labels), training=True)
+        return self.seen(images, *self.view(seed, randomness.AUGMENTED_FAKE)), labels
 
     def standardize_average_generator(self, batches: int = 50, batch_size: int = 128):
         """Gives the averaged generator batch-norm statistics of its own, see `StandingStatistics`.

@@ -17,12 +17,14 @@ from robgan_tf.keras2 import keras
 from robgan_tf.paths import local_path
 from robgan_tf.players.sampling import draw_noise, generate
 from robgan_tf.training.randomness import generator_inputs, shares_of_replicas
-from robgan_tf.values import checked, maker, several
+from robgan_tf.values import checked, maker, number, optional, several, switch
 
 # Images that are made at once for a file.
 _CHUNK = 250
 # Bytes of a file's images that are held in memory: reading them in a step takes longer.
 _IN_MEMORY = 2**28
+# What the noise and labels of a generator may be.
+_INPUTS = {"truncation": optional(number(above=0, most=4)), "balanced_labels": switch()}
 
 
 class GeneratedImages:
@@ -64,23 +66,31 @@ class GeneratedImages:
                 )
 
 
+@checked(**_INPUTS)
 class FromGenerator(GeneratedImages):
     """Images of a frozen generator, in inference mode, of uniform classes.
 
     Args:
         generator: maps (z, labels) to images.
+        truncation: no entry of the noise z ~ N(0, I) is larger than this, in (0, 4]: images that are more typical and
+            less varied, the more so the smaller it is (Brock et al., ICLR 2019). None for all noise.
+        balanced_labels: whether each batch has as many images of each class, but for one.
     """
 
     origin = "the generator of this run"
 
-    def __init__(self, generator: keras.Model):
+    def __init__(self, generator: keras.Model, truncation: float | None = None, balanced_labels: bool = False):
         self.generator = generator
+        self.truncation = truncation
+        self.balanced_labels = balanced_labels
         self.num_classes = generator.num_classes
         self.image_shape = generator.image_shape
 
     def sample(self, seed, count):
         """See `GeneratedImages`."""
-        inputs = generator_inputs(seed, count, self.generator.latent_dim, self.num_classes)
+        inputs = generator_inputs(
+            seed, count, self.generator.latent_dim, self.num_classes, self.balanced_labels, self.truncation
+        )
         return generate(self.generator, *inputs), inputs[1]
 
 
@@ -162,10 +172,16 @@ class Augmented(GeneratedImages):
 
 
 @gin.configurable
-def this_generator(generator: keras.Model | None, num_classes: int) -> FromGenerator | None:
-    """The source for `Experiment.generated` that draws from the averaged generator of this run; none without one."""
+@checked(**_INPUTS)
+def this_generator(
+    generator: keras.Model | None, num_classes: int, truncation: float | None = None, balanced_labels: bool = False
+) -> FromGenerator | None:
+    """The source for `Experiment.generated` that draws from the averaged generator of this run; none without one.
+
+    `truncation` and `balanced_labels` are those of `FromGenerator`.
+    """
     del num_classes
-    return None if generator is None else FromGenerator(generator)
+    return None if generator is None else FromGenerator(generator, truncation, balanced_labels)
 
 
 @gin.configurable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Callable
 
@@ -39,15 +40,48 @@ def shares_of_replicas(draw: Callable[[int], Sequence[tf.Tensor]], batch: int) -
     return [tf.slice(tensor, [begin, *[0] * (len(tensor.shape) - 1)], [batch, *tensor.shape[1:]]) for tensor in tensors]
 
 
-def generator_inputs(seed, batch: int, latent_dim: int, num_classes: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns z ~ N(0, I), float32 [batch, latent_dim], and uniform labels, int32 [batch], for this replica."""
+def generator_inputs(
+    seed, batch: int, latent_dim: int, num_classes: int, balanced: bool = False, truncation: float | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns z ~ N(0, I), float32 [batch, latent_dim], and uniform labels, int32 [batch], for this replica.
+
+    Args:
+        seed: int32 [2], the same on all replicas.
+        batch: number of rows for each replica.
+        latent_dim: entries of z.
+        num_classes: K.
+        balanced: whether the global batch of B rows has each class floor(B / K) or ceil(B / K) times.
+        truncation: threshold within (0, 4] that no entry of z exceeds in size, None for none: as if larger ones were
+            drawn anew (Brock et al., ICLR 2019, section 3.1).
+    """
 
     def draw(total):
         noise_seed, label_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
-        noise = tf.random.stateless_normal([total, latent_dim], noise_seed)
+        if truncation is None:
+            noise = tf.random.stateless_normal([total, latent_dim], noise_seed)
+        else:
+            noise = _truncated_normal(noise_seed, [total, latent_dim], truncation)
+        if balanced:
+            return noise, _balanced_labels(label_seed, total, num_classes)
         return noise, tf.random.stateless_uniform([total], label_seed, maxval=num_classes, dtype=tf.int32)
 
     return tuple(shares_of_replicas(draw, batch))
+
+
+def _truncated_normal(seed, shape, threshold: float) -> tf.Tensor:
+    # By the inverse of the distribution function: TensorFlow's own has no threshold but 2, or no kernel for GPUs.
+    uniform = tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
+    noise = math.sqrt(2) * tf.math.erfinv(uniform * math.erf(threshold / math.sqrt(2)))
+    return tf.clip_by_value(noise, -threshold, threshold)  # rounding
+
+
+def _balanced_labels(seed, total: int, num_classes: int) -> tf.Tensor:
+    def permutation(seed, count):
+        return tf.argsort(tf.random.stateless_uniform([count], seed), stable=True)
+
+    class_seed, row_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    # Which classes have one more is random, too.
+    return tf.gather(permutation(class_seed, num_classes), permutation(row_seed, total) % num_classes)
 
 
 def mixing_seeds(seed, count: int) -> list[tf.Tensor]:

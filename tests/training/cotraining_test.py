@@ -34,6 +34,7 @@ from robgan_tf.training.randomness import (
     step_seeds,
     uniform_numbers,
 )
+from robgan_tf.training.top_k import TopK
 
 
 def class_term(logits, labels):
@@ -128,6 +129,27 @@ def test_a_step_of_cotraining_is_that_of_the_paper(attacker, losses, weights, fa
             np.testing.assert_allclose(one, other, atol=2e-6, err_msg=f"{model} {one.name}")
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_a_stage_of_a_better_generator_goes_on_as_if_it_had_never_stopped(tmp_path):
+    def make():
+        options = {"augmentation": DiffAugment(), "balanced_labels": True, "top_k": TopK(0.5, 0.25)}
+        stage = make_cotraining(attacker=None, generator_optimizer=keras.optimizers.SGD, **options)
+        stage.steps_per_epoch = 2  # so that k falls
+        return stage
+
+    stage = make()
+    train(stage, 2)
+    path = tf.train.Checkpoint(**stage.checkpoint_objects()).save(str(tmp_path / "stopped"))
+    resumed = make()
+    tf.train.Checkpoint(**resumed.checkpoint_objects()).restore(path).assert_consumed()
+    for one in (stage, resumed):
+        train(one, 2)
+    assert type(stage.generator_optimizer) is keras.optimizers.SGD
+    assert type(stage.discriminator_optimizer) is keras.optimizers.Adam
+    for model in ("generator", "average_generator", "discriminator"):
+        for one, other in zip(getattr(stage, model).weights, getattr(resumed, model).weights):
+            np.testing.assert_array_equal(one, other, err_msg=one.name)
 
 
 def test_metrics_of_cotraining_are_those_that_are_declared_and_its_step_counts():

@@ -1,7 +1,5 @@
 """DiffAugment: its formulas in NumPy, gradients, and its place in co-training."""
 
-import functools
-
 import gin
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ from steps import SAME_START, after_a_step, assert_same_step
 
 from robgan_tf.training.diff_augment import DiffAugment
 from robgan_tf.training.randomness import AUGMENTED_FAKE, AUGMENTED_REAL, uniform_numbers
+from robgan_tf.training.top_k import TopK
 
 ALMOST_ONE = np.nextafter(np.float32(1), np.float32(0))
 ONLY = {
@@ -125,8 +124,15 @@ def test_real_and_generated_images_have_random_numbers_of_their_own_that_replica
 
 
 @pytest.mark.parametrize("how", ["parts", "replicas", pytest.param("xla", marks=pytest.mark.slow)])
-def test_parts_replicas_and_xla_make_the_same_step(cotraining, how, two_replicas):
-    make = functools.partial(cotraining, attacker=SAME_START, augmentation=DiffAugment())
+def test_parts_replicas_and_xla_make_the_same_step_with_all_that_makes_a_better_generator(
+    cotraining, how, two_replicas
+):
+    def make(**options):
+        everything = {"augmentation": DiffAugment(), "balanced_labels": True, "top_k": TopK(0.5)}
+        stage = cotraining(attacker=SAME_START, **everything, **options)
+        stage.step.assign(5)  # the second epoch: k is half of the batch
+        return stage
+
     options = {"parts": {"accumulation": 4}, "replicas": {"strategy": two_replicas}, "xla": {"jit_compile": True}}[how]
     # Sums in another order: float32 rounding of weights of size 1.
     assert_same_step(after_a_step(make, **options), after_a_step(make), atol=5e-6, metrics_atol=5e-5)

@@ -56,6 +56,16 @@ def test_a_generator_is_asked_in_inference_mode_with_the_stages_noise_and_labels
     assert all(np.array_equal(old, new) for old, new in zip(before, generator.weights))
 
 
+def test_truncation_and_balanced_labels_reach_the_generator(make_generator):
+    generator = make_generator()
+    source = this_generator(generator, CLASSES, truncation=0.3, balanced_labels=True)
+    images, labels = source.sample(SEED, 6)
+    noise, expected = generator_inputs(SEED, 6, generator.latent_dim, CLASSES, balanced=True, truncation=0.3)
+    assert np.abs(noise).max() <= 0.3 and np.bincount(labels).tolist() == [2, 2, 2]
+    np.testing.assert_array_equal(labels, expected)
+    np.testing.assert_array_equal(images, generator((noise, expected), training=False))
+
+
 def test_a_file_is_drawn_from_with_its_labels_and_its_pixels_on_the_networks_scale(write):
     path = write()
     with np.load(path) as file:
