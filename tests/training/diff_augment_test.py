@@ -123,7 +123,7 @@ def test_real_and_generated_images_have_random_numbers_of_their_own_that_replica
     np.testing.assert_array_equal(np.concatenate(two_replicas.experimental_local_results(draw())), real)
 
 
-@pytest.mark.parametrize("how", ["parts", "replicas", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["replicas", *(pytest.param(how, marks=pytest.mark.slow) for how in ("parts", "xla"))])
 def test_parts_replicas_and_xla_make_the_same_step_with_all_that_makes_a_better_generator(
     cotraining, how, two_replicas
 ):
