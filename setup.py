@@ -144,6 +144,8 @@ setup(
         # The peers of benchmarks/benchmark.py, and its plots.
         "bench": [
             "torch==2.13.0; python_version >= '3.10'",
+            # Newer ones want a newer ml_dtypes than TensorFlow 2.15 allows.
+            *by_stack(["jax>=0.4.30,<0.4.35"], ["jax>=0.6.2,<0.13"]),
             "adversarial-robustness-toolbox==1.20.1",
             "foolbox==3.3.4",
             "matplotlib",

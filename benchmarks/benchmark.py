@@ -3,8 +3,8 @@
     python benchmarks/benchmark.py --measure=peer --out=peer.json --plot=peer.png
 
 What is compared runs in one process and in alternation, so that whatever else the machine does hits all alike; ratios
-are taken round by round. First calls, which trace and compile, are timed apart. See tools/README.md; the parts are in
-benchmarks/measures/.
+are taken round by round. First calls, which trace and compile, are timed apart. See benchmarks/README.md; the
+parts are in benchmarks/measures/.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def check_flags():
     if not set(FLAGS.peers) <= set(PEERS):
         command_line.fail(f"--peers takes some of {','.join(PEERS)}; got {','.join(FLAGS.peers)}")
     if {"peer", "growth"} & set(FLAGS.measure) and "mixed_float16" in FLAGS.precision:
-        command_line.fail("--precision of peer and growth is float32 or mixed_bfloat16: the peer has no mixed_float16")
+        command_line.fail("--precision of peer and growth is float32 or mixed_bfloat16: no peer has mixed_float16")
     if FLAGS.plot:
         plots.need_matplotlib()
 
@@ -139,14 +139,14 @@ def define_flags(values):
     flags.DEFINE_list(
         "peers",
         ["well_written", "naive"],
-        f"Forms of the peer for `peer` and `growth`: {','.join(PEERS)}.",
+        f"Peers for `peer` and `growth`: {','.join(PEERS)}.",
         flag_values=values,
     )
     flags.DEFINE_list("growth", list(AXES), "What grows in `growth`.", flag_values=values)
     flags.DEFINE_string("other_python", None, "Python of the other TensorFlow, for `tensorflows`.", flag_values=values)
     flags.DEFINE_float("turn", 3, "Seconds of a turn of `tensorflows`, about.", lower_bound=0, flag_values=values)
     flags.DEFINE_string("saved_model", None, "Exported classifier for `evaluation`.", flag_values=values)
-    flags.DEFINE_integer("threads", cores(), "Threads of TensorFlow and of PyTorch.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("threads", cores(), "Threads of TensorFlow and the peers.", lower_bound=1, flag_values=values)
     flags.DEFINE_string("out", None, "JSON file for all figures.", flag_values=values)
     flags.DEFINE_string("plot", None, "Image file for plots of `peer` and `growth`.", flag_values=values)
 

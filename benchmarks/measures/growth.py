@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import flags
 
-from measures.peer import Case, Size, make_case, need_torch, use_threads
+from measures.peer import Case, Size, make_case, start_frameworks
 from measures.peers import EVALUATION_STEPS
 from measures.shapes import Arithmetic
 from measures.timing import Series, alternate, timed
@@ -42,8 +42,7 @@ AXES = ("batch", "width", "attack_steps", "image_size")
 
 def measure_growth() -> Iterator[Series]:
     """Seconds of an iteration with one update of the discriminator, and the exponents of power laws fitted to them."""
-    need_torch()
-    use_threads()
+    start_frameworks()
     precision = FLAGS.precision[0]
     for axis in FLAGS.growth:
         where = points(axis)

@@ -11,7 +11,7 @@ import re
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_bf16")
 PACKAGES = ("tensorflow", "keras", "numpy", "tensorflow-datasets", "gin-config")
-PEERS = ("torch", "foolbox", "adversarial-robustness-toolbox")
+PEERS = ("torch", "jax", "foolbox", "adversarial-robustness-toolbox")
 
 
 def machine() -> dict:

@@ -30,7 +30,7 @@ def our_parts(stage: CoTraining, images: np.ndarray, labels: np.ndarray) -> dict
         return stage.discriminator(images, training=False).classes
 
     def evaluate(images, labels):
-        attacked = pgd(logits, images, labels, seed)
+        attacked = pgd.fool(logits, images, labels, seed)
         return tf.equal(tf.argmax(logits(attacked), axis=-1, output_type=tf.int32), labels)
 
     functions = {

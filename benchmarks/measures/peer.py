@@ -1,4 +1,4 @@
-"""This project's training against a peer in PyTorch, in alternation in one process."""
+"""This project's training against peers in PyTorch and JAX, in alternation in one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from absl import flags
 from measures.configured import build_stage, configure, image_side, network_file
 from measures.machine import REPOSITORY, is_there
 from measures.ours import our_parts
-from measures.peers import EVALUATION_STEPS, make_peer, peer_parts, random_arrays
+from measures.peers import EVALUATION_STEPS, PEERS, make_peer, peer_parts, random_arrays, start_framework
 from measures.shapes import Arithmetic, Shapes
 from measures.timing import Series, alternate, timed
 from robgan_tf import command_line
@@ -46,7 +46,10 @@ REQUIRED = {
     ("naive", "float32"): 2.0,
     ("well_written", "float32"): 1.3,
     ("well_written", "mixed_bfloat16"): 1.2,
+    ("jax", "float32"): 1.3,
+    ("jax", "mixed_bfloat16"): 1.2,
 }
+HELD_IN_MEMORY = ("well_written", "jax")  # no more memory than these
 MATRIX = 2048  # side of the matrix product that achieved rates are held against
 
 
@@ -71,17 +74,18 @@ class Case:
         return self.size.batch * (FLAGS.discriminator_steps if part == "iteration" else 1)
 
 
-def need_torch():
-    """Ends the program where PyTorch is not installed."""
-    if not is_there("torch"):
-        command_line.fail("PyTorch is not installed: pip install -c constraints-2.15.txt -e '.[bench]'")
+def frameworks() -> list[str]:
+    """Those of `--peers`."""
+    return list(dict.fromkeys(PEERS[name] for name in FLAGS.peers))
 
 
-def use_threads():
-    """Gives PyTorch as many threads as TensorFlow has (`--threads`)."""
-    import torch
-
-    torch.set_num_threads(FLAGS.threads)
+def start_frameworks():
+    """Gives the peers' frameworks as many threads as TensorFlow has; ends the program where one is not installed."""
+    missing = [framework for framework in frameworks() if not is_there(framework)]
+    if missing:
+        command_line.fail(f"{missing[0]} is not installed: pip install -c constraints-2.15.txt -e '.[bench]'")
+    for framework in frameworks():
+        start_framework(framework, FLAGS.threads)
 
 
 def make_case(name: str, size: Size, precision: str, attack_steps: int, discriminator_steps: int) -> Case:
@@ -100,8 +104,7 @@ def make_case(name: str, size: Size, precision: str, attack_steps: int, discrimi
 
 def measure_peer() -> Iterator[Series]:
     """Every size, precision and part: seconds of all contenders, ratios, rates; then memory and time to first step."""
-    need_torch()
-    use_threads()
+    start_frameworks()
     for name in FLAGS.sizes:
         for precision in FLAGS.precision:
             size = SIZES[name]._replace(**({"batch": FLAGS.batch} if FLAGS["batch"].present else {}))
@@ -146,14 +149,22 @@ def time_alone(function: Callable[[], float]) -> list[float]:
 
 
 def matrix_products(precision: str) -> dict[str, Callable[[], object]]:
-    """A large matrix product in both frameworks."""
-    import torch
-
-    kinds = {"float32": (tf.float32, torch.float32)}.get(precision, (tf.bfloat16, torch.bfloat16))
-    ours = tf.cast(tf.random.normal([MATRIX, MATRIX]), kinds[0])
-    theirs = torch.randn(MATRIX, MATRIX).to(kinds[1])
+    """A large matrix product in all frameworks."""
+    dtype = "float32" if precision == "float32" else "bfloat16"
+    ours = tf.cast(tf.random.normal([MATRIX, MATRIX]), dtype)
     product = tf.function(tf.linalg.matmul)
-    return {"TensorFlow": lambda: product(ours, ours).numpy(), "PyTorch": lambda: theirs @ theirs}
+    products = {"TensorFlow": lambda: product(ours, ours).numpy()}
+    if "torch" in frameworks():
+        import torch
+
+        tensor = torch.randn(MATRIX, MATRIX).to(getattr(torch, dtype))
+        products["PyTorch"] = lambda: tensor @ tensor
+    if "jax" in frameworks():
+        import jax
+
+        array, jax_product = jax.numpy.asarray(ours.numpy()), jax.jit(jax.numpy.matmul)
+        products["JAX"] = lambda: jax_product(array, array).block_until_ready()
+    return products
 
 
 def compare_processes(case: Case) -> Iterator[Series]:
@@ -169,8 +180,9 @@ def compare_processes(case: Case) -> Iterator[Series]:
         about = {"size": case.name, "precision": case.precision, "part": "memory", "what": name}
         yield Series(f"{label}: {name}, peak memory above imports", memory[name], "MiB", about=about)
         yield Series(f"{label}: {name}, peak memory", [run["peak"] / 2**20 for run in runs], "MiB")
-    if "well_written" in memory:
-        yield Series(f"{label}: memory, ours / well_written", memory["ours"] / memory["well_written"], "", at_most=1.0)
+    for name in memory:
+        if name in HELD_IN_MEMORY:
+            yield Series(f"{label}: memory, ours / {name}", memory["ours"] / memory[name], "", at_most=1.0)
 
 
 def probe(case: Case, name: str) -> dict:

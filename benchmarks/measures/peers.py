@@ -5,6 +5,7 @@ Imports no TensorFlow: the memory of a peer is measured in a process without it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -12,18 +13,28 @@ import numpy as np
 from measures.shapes import Shapes
 
 PARTS = ("attack", "discriminator update", "generator update", "iteration", "evaluation")
-PEERS = ("well_written", "naive", "compiled")
+# Each peer's framework, as a package of Python.
+PEERS = {"well_written": "torch", "naive": "torch", "compiled": "torch", "jax": "jax"}
 LEARNING_RATE = 1e-6  # so small that the weights stay about where they start; the time of a step does not depend on it
 EPSILON = 0.0625
 EVALUATION_STEPS, RELATIVE_STEP_SIZE = 20, 0.2
 
 
+def start_framework(framework: str, threads: int):
+    """Imports the framework of a peer, and gives it so many threads."""
+    if framework == "jax":
+        os.environ["PJRT_NPROC"] = str(threads)  # read once, at JAX's first operation
+        import jax  # noqa: F401
+    else:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def peer_parts(peer, images: np.ndarray, labels: np.ndarray, steps: int) -> dict[str, Callable[[], object]]:
     """Returns a peer's parts (see `ours.our_parts`), with `steps` updates of the discriminator in an iteration."""
-    import torch
-
     batch = len(images) // steps
-    some_images, some_labels = peer.images(images[:batch]), torch.from_numpy(labels[:batch]).long()
+    some_images, some_labels = peer.images(images[:batch]), peer.labels(labels[:batch])
     return {
         "attack": lambda: peer.attack(some_images, some_labels),
         "discriminator update": lambda: peer.update_discriminator(some_images, some_labels, *peer.inputs(batch)),
@@ -35,9 +46,13 @@ def peer_parts(peer, images: np.ndarray, labels: np.ndarray, steps: int) -> dict
 
 def make_peer(name: str, shapes: Shapes, precision: str, attack_steps: int):
     """Returns the peer of that name, one of `PEERS`."""
+    options = {"epsilon": EPSILON, "steps": attack_steps, "learning_rate": LEARNING_RATE, "precision": precision}
+    if PEERS[name] == "jax":
+        from measures.jax_baseline import Peer
+
+        return Peer.of(shapes, **options)
     from measures.torch_baseline import Peer
 
-    options = {"epsilon": EPSILON, "steps": attack_steps, "learning_rate": LEARNING_RATE, "precision": precision}
     return Peer.of(shapes, naive=name == "naive", compile=name == "compiled", **options)
 
 

@@ -7,7 +7,7 @@ import pathlib
 import sys
 import time
 
-from measures.peers import make_peer, peer_parts, random_arrays
+from measures.peers import PEERS, make_peer, peer_parts, random_arrays, start_framework
 from measures.shapes import Shapes
 
 
@@ -38,11 +38,7 @@ def ours(asked: dict):
 
 def theirs(asked: dict):
     """Returns a training step of a peer, and the memory before anything of it was built."""
-    import torch
-
-    import measures.torch_baseline  # noqa: F401
-
-    torch.set_num_threads(asked["threads"])
+    start_framework(PEERS[asked["name"]], asked["threads"])
     after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])
     peer = make_peer(asked["name"], shapes, asked["precision"], asked["attack_steps"])
     steps = asked["discriminator_steps"]

@@ -113,6 +113,10 @@ class Peer:
         """[B, H, W, C] -> [B, C, H, W]; channels_last is the same memory."""
         return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
 
+    def labels(self, labels: np.ndarray) -> Tensor:
+        """Labels [B] as the methods take them."""
+        return torch.from_numpy(labels).long()
+
     def fixed_kernels(self) -> dict | None:
         """The discriminator's W / sigma as constants, in the precision of the arithmetic; None for the naive form."""
         if self.naive:
@@ -222,7 +226,7 @@ class Peer:
         inputs = inputs or [self.inputs(len(images) // steps) for _ in range(1 + steps)]
         losses = {"generator_loss": self.update_generator(*inputs[0])}
         for index in range(steps):
-            batch, classes = self.images(images[index::steps]), torch.from_numpy(labels[index::steps]).long()
+            batch, classes = self.images(images[index::steps]), self.labels(labels[index::steps])
             adversarial = self.attack(batch, classes)
             losses["discriminator_loss"] = self.update_discriminator(adversarial, classes, *inputs[1 + index])
         decay = min(self.average_decay, (1 + self.steps_done) / (10 + self.steps_done))

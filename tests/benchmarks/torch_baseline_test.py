@@ -1,10 +1,8 @@
 """The PyTorch peer of the benchmark does the arithmetic of this project; skipped where PyTorch is not installed."""
 
-import functools
 import pathlib
 import sys
 
-import gin
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,61 +10,31 @@ import tensorflow as tf
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # small networks: two threads would wait for each other where the machine has other work
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))  # they are scripts, not a package
 
 from measures.torch_baseline import Peer  # noqa: E402
 
-from robgan_tf.keras2 import keras  # noqa: E402
-from robgan_tf.losses import SplitAsCode, split  # noqa: E402
 from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
 from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
-from robgan_tf.players.discriminator import Discriminator  # noqa: E402
-from robgan_tf.players.generator import Generator  # noqa: E402
 from robgan_tf.run import devices  # noqa: E402
-from robgan_tf.training import optimization  # noqa: E402
-from robgan_tf.training.cotraining import CoTraining  # noqa: E402
 from robgan_tf.training.randomness import generator_inputs, step_seeds  # noqa: E402
+from tests.benchmarks.stages import (  # noqa: E402
+    BATCH,
+    EPSILON,
+    NETWORKS,
+    RATE,
+    ROUNDING,
+    STEPS,
+    assert_close,
+    make_stage,
+    some_images,
+)
 
-NETWORKS = sorted(path.stem for path in (ROOT / "gin/networks").glob("*.gin"))
-SIDES = {"16px": 16, "64px": 64, "128px_143": 128, "128px_1000": 128}
-BATCH, STEPS, EPSILON, RATE = 6, 2, 0.0625, 2e-4
 forms = pytest.mark.parametrize("naive", [False, True], ids=["well_written", "naive"])
-
-
-def make_stage(network="32px_sngan", width=4, num_classes=5):
-    """Co-training, and the players as if they had been trained: no weight, offset or average is at its start."""
-    gin.parse_config_file(str(ROOT / f"gin/networks/{network}.gin"))
-    side = SIDES.get(network, 32)
-    generators = [Generator(num_classes, (side, side, 3), width, name=f"generator_{index}") for index in range(2)]
-    discriminator = Discriminator(num_classes, (side, side, 3), width)
-    for index, variable in enumerate([*generators[0].variables, *discriminator.variables]):
-        if not variable.name.endswith(("kernel:0", "u:0")):
-            variable.assign_add(tf.abs(0.1 * tf.random.stateless_normal(variable.shape, [index, 1])))
-    return CoTraining(
-        *generators,
-        discriminator,
-        num_examples=BATCH * STEPS,
-        seed=3,
-        attacker=Attacker(LInf(EPSILON), 5, relative_step_size=0.2),
-        losses=split(SplitAsCode()),
-        epochs=100,
-        batch_size=BATCH,
-        discriminator_steps=STEPS,
-        optimizer=functools.partial(keras.optimizers.Adam, beta_1=0.0, beta_2=0.9),
-        generator_schedule=functools.partial(optimization.fixed, initial=RATE),
-        discriminator_schedule=functools.partial(optimization.fixed, initial=RATE),
-    )
 
 
 def make_peer(stage, **options):
     return Peer.like(stage.generator, stage.discriminator, epsilon=EPSILON, learning_rate=RATE, **options)
-
-
-def some_images(network="32px_sngan", count=BATCH):
-    side, random = SIDES.get(network, 32), np.random.default_rng(0)
-    images = random.uniform(-1, 1, [count, side, side, 3]).astype(np.float32)
-    return images, random.integers(0, 5, count).astype(np.int32)
 
 
 def to_torch(noise, labels):
@@ -75,16 +43,6 @@ def to_torch(noise, labels):
 
 def to_nhwc(images):
     return images.detach().permute(0, 2, 3, 1).numpy()
-
-
-def assert_close(theirs, ours, tolerance):
-    """Compares with a tolerance relative to the largest number: rounding adds up over sums of large and small ones."""
-    theirs, ours = np.asarray(theirs), np.asarray(ours)
-    np.testing.assert_allclose(theirs, ours, rtol=0, atol=tolerance * np.abs(ours).max())
-
-
-# Of float32 (2**-24 is 6e-8), after up to 15 layers of sums over some hundred numbers each, in another order.
-ROUNDING = 1e-5
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -129,7 +87,7 @@ def test_evaluations_agree(naive):
     def logits(images):
         return stage.discriminator(images, training=False).classes
 
-    attacked = tf.function(lambda: attack(logits, tf.constant(images), labels, [0, 0]))()
+    attacked = tf.function(lambda: attack.fool(logits, tf.constant(images), labels, [0, 0]))()
     ours = tf.equal(tf.argmax(logits(attacked), axis=-1, output_type=tf.int32), labels).numpy()
     theirs = peer.evaluate_pgd(peer.images(images), torch.from_numpy(labels.numpy()).long()).numpy()
     assert 0 < ours.sum() < 64
