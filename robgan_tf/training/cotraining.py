@@ -80,7 +80,7 @@ class CoTraining(Stage):
             for none. Attacks go through it: they change the images themselves, within the ball, to mislead the
             discriminator as it sees them in that step.
         generator_optimizer: makes the generator's optimizer; None for `optimizer`.
-        balanced_labels: whether each batch of generated images has as many of each class, but for one.
+        balanced_labels: whether each batch of generated images has equally many of each class, give or take one.
         top_k: which generated images the generator learns from, `@top_k()`; None for all. Its loss is shown over all.
 
     Raises:

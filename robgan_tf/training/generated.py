@@ -74,7 +74,7 @@ class FromGenerator(GeneratedImages):
         generator: maps (z, labels) to images.
         truncation: no entry of the noise z ~ N(0, I) is larger than this, in (0, 4]: images that are more typical and
             less varied, the more so the smaller it is (Brock et al., ICLR 2019). None for all noise.
-        balanced_labels: whether each batch has as many images of each class, but for one.
+        balanced_labels: whether each batch has equally many images of each class, give or take one.
     """
 
     origin = "the generator of this run"

@@ -16,9 +16,9 @@ from robgan_tf.values import checked, number
 @checked("top_k", decay=number(above=0, most=1), least_share=number(above=0, most=1))
 @dataclasses.dataclass(frozen=True)
 class TopK:
-    """The generator's loss is the mean over the k images that the discriminator finds most real (Sinha et al. 2020).
+    """The generator's loss is the mean over the k images that the discriminator finds most real.
 
-    NeurIPS 2020, algorithm 1. Of a batch of B images k is B in the first epoch, falls by a factor with each epoch of
+    Sinha et al., NeurIPS 2020. Of a batch of B images k is B in the first epoch, falls by a factor with each epoch of
     real images, and stays at a share of B. Where a discriminator is sure that an image is generated, its gradient may
     lead away from the real ones.
 
