@@ -14,7 +14,7 @@ from absl import flags
 
 from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log it quiets)
 
-from reproduction import figures, report, tables
+from reproduction import figures, recipe, report, tables
 from reproduction.comparable import NotComparableError, check, differences
 from reproduction.expected import REPOSITORY, expected, with_seed
 from reproduction.gathering import Runs
@@ -31,6 +31,7 @@ GATHER = {
     "fig7": figures.fig7,
     "fig8": figures.fig8,
     "section1": tables.section1,
+    "strongest": recipe.strongest,
 }
 
 
@@ -42,26 +43,32 @@ def reproduce():
         command_line.fail(f"--seeds takes whole numbers, each once, e.g. --seeds=0,1,2; got {','.join(FLAGS.seeds)}")
     if any(param.replace(" ", "").startswith("Experiment.seed=") for param in FLAGS.gin_param):
         command_line.fail("--gin_param=Experiment.seed would give every run the same seed: use --seeds=0,1,2")
-    scale = command_line.or_fail(lambda: find(scale_name, data))
+    scale = command_line.or_fail(lambda: find(scale_name, data, experiment))
     root = relative(FLAGS.root) / scale_name / data
     out = relative(FLAGS.out or f"results/reproduce/{experiment}_{data}_{scale_name}")
     os.chdir(REPOSITORY)  # gin files are named from here, and folders of runs are recorded so
 
     compared = comparison(experiment, data, scale_name)
     runs = runs_of(compared, scale, seeds, root, FLAGS.gin_param)
-    # Data are read for each: once for a system, not for each seed.
-    first = {run.system: run for run in reversed(runs)}
-    requests = [{"files": run.files, "params": run.learnt_params, "cost": FLAGS.plan} for run in first.values()]
-    of_systems = dict(zip(first, command_line.or_fail(lambda: expected(requests))))
-    wanted = {run.name: with_seed(of_systems[run.system], run.seed) for run in runs}
-    for line in (f"{compared.title}; {data}, scale {scale_name}: scaled is {scale.scaled}", *_bindings(first)):
+    print(f"{compared.title}; {data}, scale {scale_name}: scaled is {scale.scaled}")
+    for line in _bindings(runs):
         print(line)
+    # What takes generated images from a file can't be built before it is there.
+    ready = [run for run in runs if not run.taken or run.taken.exists()]
+    wanted = _expected(ready)
     if FLAGS.plan:
-        for line in plan(runs, wanted):
+        for line in plan(ready, wanted):
             print(line, flush=True)
+        if len(ready) < len(runs):
+            print(f"{len(runs) - len(ready)} more runs need generated images of these first, then --plan counts them")
         return
     if not FLAGS.gather_only:
+        if len(ready) < len(runs):
+            _do([run for run in runs if run.part.samples], wanted)
+            wanted = _expected(runs)
         _do(runs, wanted)
+    elif len(ready) < len(runs):
+        command_line.fail(*(f"{run.name}: {run.taken} is missing" for run in runs if run not in ready))
     try:
         check(runs, wanted)
         gathered = GATHER[experiment](Runs(runs, wanted, data))
@@ -81,9 +88,26 @@ def _choice(flag: str, allowed) -> str:
     return value
 
 
-def _bindings(first):
+def _first(runs):
+    """The first run of each system."""
+    return {run.system: run for run in reversed(runs)}
+
+
+def _expected(runs):
+    """What the configuration of each run comes to, by its name."""
+    # Data are read for each: once for a system, not for each seed.
+    first = _first(runs)
+    requests = [{"files": run.files, "params": run.learnt_params, "cost": FLAGS.plan} for run in first.values()]
+    of_systems = dict(zip(first, command_line.or_fail(lambda: expected(requests))))
+    return {
+        run.name: with_seed(of_systems[run.system], run.seed, run.taken and (first[run.system].taken, run.taken))
+        for run in runs
+    }
+
+
+def _bindings(runs):
     """Each system's configuration, as it is given to `robgan_tf.train`, by its first run."""
-    for system, run in first.items():
+    for system, run in _first(runs).items():
         yield f"{system}: {' '.join(run.files)}"
         yield from (f"    {param}" for param in run.params)
 

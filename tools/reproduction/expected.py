@@ -34,13 +34,21 @@ def expected(requests: list[dict]) -> list[dict]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def with_seed(answer: dict, seed: int) -> dict:
-    """Returns an answer for another seed, in which nothing but the seed differs."""
+def with_seed(answer: dict, seed: int, taken: tuple | None = None) -> dict:
+    """Returns an answer for another seed, in which nothing differs but the seed and the file of generated images.
+
+    Args:
+        answer: see `build`.
+        seed: the other one.
+        taken: that file as it stands in the answer, and as it is with the other seed; None for none.
+    """
     config, count = re.subn(
         r"^Experiment\.seed = .*$", f"Experiment.seed = {seed}", answer["config"], flags=re.MULTILINE
     )
     if count != 1:
         raise ValueError(f"Experiment.seed stands {count} times in the operative configuration.")
+    if taken:
+        config = config.replace(*map(str, taken))
     return {**answer, "config": config}
 
 

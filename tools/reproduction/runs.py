@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from reproduction.expected import REPOSITORY
 from reproduction.scales import Scale
-from reproduction.systems import EXTRACTOR, SYSTEMS, Comparison, Part
+from reproduction.systems import EXTRACTOR, SAMPLED, SYSTEMS, Comparison, Part
 from robgan_tf.run.checkpoints import steps_in
 from robgan_tf.run.directory import RunDirectory
 
@@ -67,6 +67,8 @@ class Run:
         user_params: bindings of the user, which win over both.
         extractor: the folder of the common extractor's run, where the generator is measured.
         measures: bindings of that.
+        taken: the file that its generated images come from, which has to be there before it can be built; or None.
+        samples: how many generated images its own file gets, where it makes one.
     """
 
     part: Part
@@ -78,6 +80,8 @@ class Run:
     user_params: tuple[str, ...] = ()
     extractor: pathlib.Path | None = None
     measures: tuple[str, ...] = ()
+    taken: pathlib.Path | None = None
+    samples: int = 0
 
     @property
     def system(self) -> str:
@@ -126,6 +130,11 @@ class Run:
         return self.path / "generated.png"
 
     @property
+    def sample_file(self) -> pathlib.Path:
+        """A file of generated images, for other runs."""
+        return self.path / "samples.npz"
+
+    @property
     def log(self) -> pathlib.Path:
         """What its commands print."""
         return self.path.with_name(f"{self.path.name}.log")
@@ -148,6 +157,9 @@ class Run:
         if self.part.grid:
             sample = ("robgan_tf.sample", here, f"--out={self.grid}", f"--columns={_COLUMNS}")
             commands.append(Command(sample, self.grid))
+        if self.part.samples:
+            sample = ("robgan_tf.sample", here, "--what=samples", f"--count={self.samples}", f"--out={self.sample_file}")
+            commands.append(Command(sample, self.sample_file))
         return commands
 
     def missing(self, steps: dict[str, int]) -> list[Command]:
@@ -194,15 +206,22 @@ def runs_of(
     """
     extractor = root / EXTRACTOR / f"seed_{EXTRACTOR_SEED}"
     wanted = [(Part(EXTRACTOR), EXTRACTOR_SEED)] if comparison.needs_extractor else []
-    wanted += [(part, seed) for seed in seeds for part in comparison.parts]
+    # System by system: what is there when time is up has all seeds.
+    wanted += [(part, seed) for part in comparison.parts for seed in seeds]
     runs = []
     for part, seed in wanted:
         system = SYSTEMS[part.system]
-        bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
+        if system.sized_for_recipe:
+            bindings = [*scale.recipe]
+        else:
+            bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
         bindings += scale.resnet if system.resnet else ()
         bindings += scale.extractor if part.system == EXTRACTOR else ()
         if system.watched:
             bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
+        taken = root / SAMPLED / f"seed_{seed}" / "samples.npz" if system.takes_samples else None
+        if taken:
+            bindings.append(f"sample_file.path = '{taken}'")
         scores = ()
         if system.scored:
             scores = (
@@ -216,12 +235,14 @@ def runs_of(
                 part,
                 seed,
                 root / part.system / f"seed_{seed}",
-                (f"gin/{scale.file}", *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
+                (f"gin/{'strongest/' if system.recipe else ''}{scale.file}", *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
                 (*bindings, *system.bindings, f"Experiment.seed = {seed}"),
                 scores,
                 tuple(params),
                 extractor if part.generator or system.scored else None,
                 scale.measures,
+                taken,
+                scale.samples,
             )
         )
     return runs

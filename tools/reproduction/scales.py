@@ -24,6 +24,8 @@ class Scale:
         scores: of the scores of a generator while it trains.
         curves: of the measures of a classifier while it trains.
         measures: of the evaluation of a generator.
+        recipe: those of the systems of `strongest`, in place of `shared`; none where it is not there.
+        samples: how many generated images the file of each seed holds.
     """
 
     file: str
@@ -35,6 +37,8 @@ class Scale:
     scores: tuple[str, ...] = ()
     curves: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
+    recipe: tuple[str, ...] = ()
+    samples: int = 0
 
 
 _PAPER_SCORES = ("TrainingScores.every = 1000", "TrainingScores.samples = 10000")
@@ -62,6 +66,16 @@ _DIGITS = Scale(
     scores=("TrainingScores.every = 134", "TrainingScores.samples = 2000"),
     curves=("TrainingCurves.every = 800", "TrainingCurves.examples = 360"),
     measures=("GenerationEvaluation.samples = 2000", "GenerationEvaluation.accuracy_training = None"),
+    # Few training images, so that there is a gap; the others test it. As many updates of co-training as the demo has.
+    recipe=(
+        "digits.train_examples = 650",
+        "CoTraining.epochs = 193",
+        "FineTuning.epochs = 50",
+        "Experiment.validate_every = 75",
+        "RobustnessEvaluation.epsilons = (0.0, 0.2)",
+        "RobustnessEvaluation.checks = None",
+    ),
+    samples=5000,
 )
 _DIGITS_SMOKE = dataclasses.replace(
     _DIGITS,
@@ -88,6 +102,19 @@ _DIGITS_SMOKE = dataclasses.replace(
         "GenerationEvaluation.similarity_images = 50",
         "GenerationEvaluation.accuracy_training = None",
     ),
+    recipe=(
+        "Generator.base_width = 4",
+        "Discriminator.base_width = 4",
+        "digits.train_examples = 250",
+        "CoTraining.epochs = 1",
+        "FineTuning.epochs = 2",
+        "Experiment.validate_every = 5",
+        "RobustnessEvaluation.epsilons = (0.0, 0.1)",
+        "RobustnessEvaluation.test_examples = 20",
+        "RobustnessEvaluation.checks = None",
+        *_PGD_ALONE,
+    ),
+    samples=100,
 )
 
 # gin/cifar10_cpu.gin takes an hour; this takes a Rob-GAN some ten minutes on one core. At 32 px that would be a width
@@ -153,11 +180,11 @@ SCALES = {
 DATA = ("digits", "cifar10", "imagenet64", "imagenet128")
 
 
-def find(scale: str, data: str) -> Scale:
+def find(scale: str, data: str, experiment: str = "") -> Scale:
     """Returns the scale of a data set.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: where there is none, or the experiment is not there at it.
     """
     found = SCALES[scale].get(data)
     if found is None:
@@ -165,4 +192,7 @@ def find(scale: str, data: str) -> Scale:
             f"There is no --scale={scale} of --data={data}: it has {', '.join(SCALES[scale])}; {data} is there at "
             f"--scale={' or '.join(name for name, sets in SCALES.items() if data in sets)}."
         )
+    if experiment == "strongest" and not found.recipe:
+        there = [f"--data={one} --scale={name}" for name, sets in SCALES.items() for one in sets if sets[one].recipe]
+        raise ValueError(f"There is no --experiment=strongest at --data={data} --scale={scale}: take {', '.join(there)}.")
     return found

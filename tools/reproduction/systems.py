@@ -10,6 +10,8 @@ import dataclasses
 
 # The classifier by whose features all generators are measured.
 EXTRACTOR = "standard_training"
+# The co-training whose generator makes the images that the systems of `strongest` take from a file.
+SAMPLED = "sampled_generator"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,9 @@ class System:
         resnet: whether its classifier is PreActResNet-18.
         scored: whether the generator is scored while it trains.
         watched: whether accuracy and LLV are measured while the classifier trains.
+        recipe: whether it is based on the configuration of gin/strongest/ instead of the one in gin/.
+        sized_for_recipe: whether it has the size of `strongest` at a scale.
+        takes_samples: whether its generated images are those of `SAMPLED` with the same seed, from a file.
     """
 
     title: str
@@ -35,11 +40,26 @@ class System:
     resnet: bool = False
     scored: bool = False
     watched: bool = False
+    recipe: bool = False
+    sized_for_recipe: bool = False
+    takes_samples: bool = False
 
 
 def _scored(title: str, *modifiers: str) -> System:
     """Co-training alone, with scores of its generator."""
     return System(title, modifiers, ("Experiment.finetuning = None",), ("cotrain",), scored=True)
+
+
+def _recipe(title: str, *bindings: str, samples: bool = True) -> System:
+    """The recipe of gin/strongest/ with `bindings`; generated images are of a file, or there are none."""
+    without = ("Experiment.generator = None", "Experiment.cotraining = None")
+    source = "@sample_file" if samples else "None"
+    bindings = (*without, f"Experiment.generated = {source}", *bindings)
+    stages = ("finetune", "evaluate")
+    return System(title, (), bindings, stages, recipe=True, sized_for_recipe=True, takes_samples=samples)
+
+
+_REAL_ALONE = "FineTuning.generated_share = None"
 
 
 SYSTEMS = {
@@ -60,6 +80,36 @@ SYSTEMS = {
     "ac_gan_attack": _scored("AC-GAN loss, attack", "ac_gan_attack"),
     "ac_gan_no_attack": _scored("AC-GAN loss, no attack", "standard_gan_ac_gan"),
     "sn_gan": _scored("SN-GAN", "sn_gan"),
+    SAMPLED: System(
+        "co-training of the generator", (), ("Experiment.finetuning = None",), ("cotrain",), sized_for_recipe=True
+    ),
+    "recipe": _recipe("the recipe, half of the images generated"),
+    "recipe_share_0": _recipe("the recipe, no generated images", _REAL_ALONE, samples=False),
+    "recipe_plain": _recipe(
+        "plain adversarial training, Adam, no generated images",
+        _REAL_ALONE,
+        "FineTuning.objective = @adversarial()",
+        "FineTuning.label_smoothing = 0.0",
+        "FineTuning.average_decay = 0.0",
+        "FineTuning.optimizer = @finetuning/Adam",
+        "FineTuning.schedule = @finetuning/linear",
+        "finetuning/linear.initial = %scratch_rate",
+        samples=False,
+    ),
+    "recipe_share_100": _recipe("the recipe, generated images alone", "FineTuning.generated_share = 1.0"),
+    "recipe_share_75": _recipe("the recipe, three quarters generated", "FineTuning.generated_share = 0.75"),
+    "recipe_share_25": _recipe("the recipe, a quarter generated", "FineTuning.generated_share = 0.25"),
+    "recipe_without_trades": _recipe("without TRADES (plain loss)", "FineTuning.objective = @adversarial()"),
+    "recipe_without_average": _recipe("without the average of the weights", "FineTuning.average_decay = 0.0"),
+    "recipe_without_smoothing": _recipe("without label smoothing", "FineTuning.label_smoothing = 0.0"),
+    "recipe_without_one_cycle": _recipe(
+        "with a rate that falls in a line, not of one cycle",
+        "FineTuning.schedule = @finetuning/linear",
+        "finetuning/linear.initial = 0.05",  # the peak of the cycle,
+    ),
+    "recipe_with_awp": _recipe(
+        "with adversarial weight perturbation", "FineTuning.weight_perturbation = @awp()", "awp.gamma = 0.005"
+    ),
 }
 
 
@@ -72,12 +122,14 @@ class Part:
         before_finetuning: whether the classifier that co-training left is evaluated, too.
         generator: whether the generator's images are measured, by the common extractor.
         grid: whether a picture of generated images is made.
+        samples: whether a file of generated images is made, for systems that take theirs from it.
     """
 
     system: str
     before_finetuning: bool = False
     generator: bool = False
     grid: bool = False
+    samples: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +177,11 @@ def comparison(name: str, data: str, scale: str) -> Comparison:
             "Section 1: ResNet-18 without and with generated images",
             (Part("adversarial_training_preact_resnet18"), Part("generated_preact_resnet18")),
         ),
+        "strongest": Comparison(
+            "What the parts of the recipe of gin/strongest/ are worth, and generated images beside them",
+            (Part(SAMPLED, samples=True), *(Part(name) for name, system in SYSTEMS.items() if system.recipe)),
+        ),
     }[name]
 
 
-EXPERIMENTS = ("table1", "fig2", "fig6", "fig7", "fig8", "section1")
+EXPERIMENTS = ("table1", "fig2", "fig6", "fig7", "fig8", "section1", "strongest")

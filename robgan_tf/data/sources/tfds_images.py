@@ -22,6 +22,7 @@ from robgan_tf.data.datasets import (
     check_image_size,
     check_memory,
     image_data,
+    stratified_order,
     with_progress,
 )
 from robgan_tf.data.description import whereabouts
@@ -38,17 +39,23 @@ _RECORDS = "prepare records with python -m robgan_tf.prepare --tfds"
 
 @gin.configurable
 @may_change("data_dir")
-@checked(image_size=whole(1), validation_examples=whole(0), seed=whole(0))
+@checked(image_size=whole(1), validation_examples=whole(0), seed=whole(0), train_examples=optional(whole(1)))
 def digits(
-    data_dir: str | None = None, image_size: int = 16, validation_examples: int = 150, seed: int = 0
+    data_dir: str | None = None,
+    image_size: int = 16,
+    validation_examples: int = 150,
+    seed: int = 0,
+    train_examples: int | None = None,
 ) -> ImageData:
     """scikit-learn's 8x8 handwritten digits, grey, enlarged to image_size; see `robgan_tf.data.sources.digits.Digits`.
 
     Args:
         data_dir: TFDS folder to keep the prepared data in; None is ~/tensorflow_datasets. No network is needed.
         image_size: side in pixels, resized bilinearly from 8.
-        validation_examples: how many of the 1,437 training images become the validation split.
+        validation_examples: how many of the training images become the validation split.
         seed: of the choice of validation images.
+        train_examples: how many of the 1,437 training images stay training images, those for validation among them;
+            the others become test images beside the 360 that there are. None for all.
 
     Returns:
         ImageData with 10 classes and images [image_size, image_size, 1].
@@ -62,8 +69,20 @@ def digits(
         builder = prepared_digits(folder and folder_to_write(folder, "digits.data_dir"))
         train = _read_tfds_split(builder, "train", "image", "label", image_size)
         test = _read_tfds_split(builder, "test", "image", "label", image_size)
+        if train_examples is not None:
+            train, test = _fewer_to_train_on(train, test, train_examples)
         names = builder.info.features["label"].names
         return image_data("digits", names, train, test, validation_examples, seed, _fingerprint(builder))
+
+
+def _fewer_to_train_on(train: Examples, test: Examples, count: int) -> tuple[Examples, Examples]:
+    """Keeps `count` training images, stratified by class and always the same, and moves the others to the test split."""
+    if count > len(train):
+        raise ValueError(f"digits: train_examples must be within 1..{len(train)}, or None for all, got {count}.")
+    mixed = stratified_order(train.labels, seed=0)
+    kept, moved = train.select(np.sort(mixed[:count])), train.select(mixed[count:])
+    images = np.concatenate([test.images, moved.images])
+    return kept, Examples(images, np.concatenate([test.labels, moved.labels]))
 
 
 @gin.configurable
