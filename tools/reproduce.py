@@ -16,10 +16,11 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 
 from reproduction import figures, recipe, report, tables
 from reproduction.comparable import NotComparableError, check, differences
+from reproduction.doing import RunFailedError, do
 from reproduction.expected import REPOSITORY, expected, with_seed
 from reproduction.gathering import Runs
 from reproduction.planning import plan
-from reproduction.runs import RunFailedError, do, relative, runs_of, wanted_steps
+from reproduction.runs import relative, runs_of, wanted_steps
 from reproduction.scales import DATA, SCALES, find
 from reproduction.systems import EXPERIMENTS, comparison
 

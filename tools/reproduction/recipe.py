@@ -16,8 +16,8 @@ _SHARES = {
     "recipe_share_100": 1.0,
 }
 _CHOICE = (
-    "All are measured at the best checkpoint by validation under attack, which took no test image; all have the same network, "
-    "batch size and attack in training. "
+    "All are measured at the best checkpoint by validation under attack, which took no test image; all have the same "
+    "network, batch size and attack in training. "
 )
 
 
@@ -52,10 +52,7 @@ def strongest(runs: Runs) -> Gathered:
     head = ["accuracy on test images, %", *map(number, epsilons), f"training at {number(reference)}", "gap"]
     lines = table(
         head,
-        [
-            [*row(name, one["test"]), cell(one["train"], at), cell(one["gap"], at)]
-            for name, one in summaries.items()
-        ],
+        [[*row(name, one["test"]), cell(one["train"], at), cell(one["gap"], at)] for name, one in summaries.items()],
     )
     lines += table(
         ["difference from the recipe, points", *map(number, epsilons)],
@@ -66,8 +63,7 @@ def strongest(runs: Runs) -> Gathered:
         [row(name, one, sign=True) for name, one in gains.items()],
     )
     lines += [
-        "Differences are paired: those of each seed first, then mean and standard error. "
-        f"{_CHOICE}{_equal(updates)}",
+        f"Differences are paired: those of each seed first, then mean and standard error. {_CHOICE}{_equal(updates)}",
         "",
     ]
 

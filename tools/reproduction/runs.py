@@ -1,4 +1,4 @@
-"""The runs of an experiment: their folders and commands, what is done already, and doing the rest."""
+"""The runs of an experiment: their folders and commands, and what is done already."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ import json
 import os
 import pathlib
 import shlex
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from reproduction.expected import REPOSITORY
 from reproduction.scales import Scale
@@ -23,18 +19,6 @@ from robgan_tf.run.directory import RunDirectory
 _COLUMNS = 8
 # Not one of the flag's: else other seeds would be measured by another extractor.
 EXTRACTOR_SEED = 0
-
-
-class RunFailedError(Exception):
-    """A command of a run ended with another status than 0.
-
-    Attributes:
-        exit_status: what to exit with.
-    """
-
-    def __init__(self, message: str, exit_status: int):
-        super().__init__(message)
-        self.exit_status = exit_status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +142,8 @@ class Run:
             sample = ("robgan_tf.sample", here, f"--out={self.grid}", f"--columns={_COLUMNS}")
             commands.append(Command(sample, self.grid))
         if self.part.samples:
-            sample = ("robgan_tf.sample", here, "--what=samples", f"--count={self.samples}", f"--out={self.sample_file}")
-            commands.append(Command(sample, self.sample_file))
+            sample = ("robgan_tf.sample", here, "--what=samples", f"--count={self.samples}")
+            commands.append(Command((*sample, f"--out={self.sample_file}"), self.sample_file))
         return commands
 
     def missing(self, steps: dict[str, int]) -> list[Command]:
@@ -230,12 +214,13 @@ def runs_of(
                 f"classifier_extractor.directory = '{extractor}'",
                 *scale.scores,
             )
+        base = f"gin/{'strongest/' if system.recipe else ''}{scale.file}"
         runs.append(
             Run(
                 part,
                 seed,
                 root / part.system / f"seed_{seed}",
-                (f"gin/{'strongest/' if system.recipe else ''}{scale.file}", *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
+                (base, *(f"gin/baselines/{modifier}.gin" for modifier in system.modifiers)),
                 (*bindings, *system.bindings, f"Experiment.seed = {seed}"),
                 scores,
                 tuple(params),
@@ -257,53 +242,9 @@ def wanted_steps(run: Run, expected: dict) -> dict[str, int]:
     }
 
 
-def do(run: Run, commands: Sequence[Command]) -> Iterator[str]:
-    """Does `commands` of a run, each in a process of its own; what they print is kept in a file beside its folder.
-
-    Yields:
-        A line before and after each.
-
-    Raises:
-        RunFailedError: where one fails, or is stopped.
-    """
-    log = run.log
-    log.parent.mkdir(parents=True, exist_ok=True)
-    for command in commands:
-        yield f"{run.name}: {command.arguments[0]} --run_dir={run.path}, its lines go to {log}"
-        start = time.monotonic()
-        with open(log, "a") as file:
-            arguments = [sys.executable, "-m", *command.arguments]
-            status = _wait(subprocess.Popen(arguments, cwd=REPOSITORY, stdout=file, stderr=file))
-        if status:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            reason = lines[-1].removeprefix("error: ").strip() if lines else "no message"
-            raise RunFailedError(
-                f"{run.name} ended with status {status}: {reason} (all of it in {log}); the same command goes on.",
-                status if status in (2, 130, 143) else 1,
-            )
-        yield f"{run.name}: done in {time.monotonic() - start:.0f} s"
-
-
 def name_of(param: str) -> str:
     """Returns what a binding binds."""
     return param.split("=", 1)[0].strip()
-
-
-def _wait(process: subprocess.Popen) -> int:
-    """Waits for a process, which gets the signals that this one gets, and returns its exit status."""
-
-    def pass_on(number, frame):
-        process.send_signal(number)
-
-    # Ctrl-C reaches both in a terminal: the child, which it stops, is waited for.
-    handlers = {signal.SIGTERM: pass_on, signal.SIGINT: signal.SIG_IGN}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return 128 - status if status < 0 else status
 
 
 def relative(path: str) -> pathlib.Path:

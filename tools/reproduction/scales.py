@@ -70,7 +70,7 @@ _DIGITS = Scale(
     recipe=(
         "digits.train_examples = 650",
         "CoTraining.epochs = 193",
-        "FineTuning.epochs = 50",
+        "FineTuning.epochs = 40",
         "Experiment.validate_every = 75",
         "RobustnessEvaluation.epsilons = (0.0, 0.2)",
         "RobustnessEvaluation.checks = None",
@@ -194,5 +194,7 @@ def find(scale: str, data: str, experiment: str = "") -> Scale:
         )
     if experiment == "strongest" and not found.recipe:
         there = [f"--data={one} --scale={name}" for name, sets in SCALES.items() for one in sets if sets[one].recipe]
-        raise ValueError(f"There is no --experiment=strongest at --data={data} --scale={scale}: take {', '.join(there)}.")
+        raise ValueError(
+            f"There is no --experiment={experiment} at --data={data} --scale={scale}: take {' or '.join(there)}."
+        )
     return found

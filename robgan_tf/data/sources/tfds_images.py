@@ -9,32 +9,26 @@ import tempfile
 
 import gin
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from robgan_tf.bindings import may_change
-from robgan_tf.data import decoding, preprocessing
 from robgan_tf.data.checksums import listing_checksum
 from robgan_tf.data.datasets import (
-    READ_BATCH,
     Examples,
     ImageData,
     check_image_size,
     check_memory,
     image_data,
     stratified_order,
-    with_progress,
 )
 from robgan_tf.data.description import whereabouts
 from robgan_tf.data.expected import MissingDataError, may_prepare
 from robgan_tf.data.names import first_line, some
 from robgan_tf.data.sources.digits import is_prepared, prepared_digits, preparing
 from robgan_tf.data.sources.hosts import check_hosts
+from robgan_tf.data.sources.tfds_splits import ADVICE, read_split
 from robgan_tf.paths import folder_to_write, user_path
 from robgan_tf.values import checked, number, optional, switch, whole
-
-# What to do about a set that is too large for memory.
-_RECORDS = "prepare records with python -m robgan_tf.prepare --tfds"
 
 
 @gin.configurable
@@ -67,8 +61,8 @@ def digits(
     elsewhere = contextlib.nullcontext(data_dir) if may_prepare() else tempfile.TemporaryDirectory()
     with elsewhere as folder:
         builder = prepared_digits(folder and folder_to_write(folder, "digits.data_dir"))
-        train = _read_tfds_split(builder, "train", "image", "label", image_size)
-        test = _read_tfds_split(builder, "test", "image", "label", image_size)
+        train = read_split(builder, "train", "image", "label", image_size)
+        test = read_split(builder, "test", "image", "label", image_size)
         if train_examples is not None:
             train, test = _fewer_to_train_on(train, test, train_examples)
         names = builder.info.features["label"].names
@@ -76,7 +70,7 @@ def digits(
 
 
 def _fewer_to_train_on(train: Examples, test: Examples, count: int) -> tuple[Examples, Examples]:
-    """Keeps `count` training images, stratified by class and always the same, and moves the others to the test split."""
+    """Keeps `count` training images, always the same and stratified by class; the others become test images."""
     if count > len(train):
         raise ValueError(f"digits: train_examples must be within 1..{len(train)}, or None for all, got {count}.")
     mixed = stratified_order(train.labels, seed=0)
@@ -145,7 +139,7 @@ def tfds_images(
     if None in shape:
         raise ValueError(f"tfds_images: the images of {name!r} differ in size; set tfds_images.image_size, e.g. to 64.")
     if image_feature.shape[2] not in (1, 3) or image_feature.np_dtype != np.uint8:
-        advice = f"{_RECORDS}, which makes them RGB" if image_feature.np_dtype == np.uint8 else "choose another set"
+        advice = f"{ADVICE}, which makes them RGB" if image_feature.np_dtype == np.uint8 else "choose another set"
         raise ValueError(
             f"tfds_images: the images of {name!r} are {np.dtype(image_feature.np_dtype)} {image_feature.shape}; they "
             f"must be uint8 of 1 (grey) or 3 (RGB) channels: {advice}."
@@ -160,12 +154,12 @@ def tfds_images(
     bytes_per_image = int(np.prod(shape)) * image_feature.shape[2]
     sizes = [_split_size(builder, split) for split in (train_split, test_split)]
     if class_range is None and not min_side:  # otherwise known only after reading
-        check_memory("tfds_images", name, sum(sizes), bytes_per_image, memory_limit_gib, _RECORDS)
+        check_memory("tfds_images", name, sum(sizes), bytes_per_image, memory_limit_gib, ADVICE)
 
     splits = []
     room = int(memory_limit_gib * 2**30)
     for split, size in zip((train_split, test_split), sizes):
-        examples = _read_tfds_split(
+        examples = read_split(
             builder, split, image_key, label_key, image_size, class_range, min_side, room // bytes_per_image, size
         )
         if not len(examples):
@@ -251,67 +245,3 @@ def _split_size(builder: tfds.core.DatasetBuilder, split: str) -> int:
         raise ValueError(
             f"tfds_images: {builder.name!r} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}."
         ) from error
-
-
-def _read_tfds_split(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    image_key: str,
-    label_key: str,
-    image_size: int | None,
-    class_range: tuple[int, int] | None = None,
-    min_side: int = 0,
-    most_images: int | None = None,
-    total: int | None = None,
-) -> Examples:
-    feature = builder.info.features[image_key]
-    decoders = {image_key: tfds.decode.SkipDecoding()}  # decoded below, after the filter
-    dataset = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders)
-    dataset = dataset.map(lambda example: (example[image_key], example[label_key]))
-    first_class = 0
-    if class_range is not None:
-        # Before decoding: one ImageNet class in seven is wanted for ImageNet-143.
-        first_class, last_class = class_range
-        dataset = dataset.filter(lambda image, label: (label >= first_class) & (label <= last_class))
-
-    @tf.autograph.experimental.do_not_convert
-    def decode(encoded, label):
-        image = decoding.decode_image(encoded, feature.shape[2])
-        large_enough = tf.reduce_min(tf.shape(image)[:2]) >= min_side
-        # Resizing here and dropping later keeps all work in the one parallel map.
-        if image_size is not None and feature.shape[:2] != (image_size, image_size):
-            image = preprocessing.centre_square(image, image_size)
-        return image, tf.cast(label, tf.int32) - first_class, large_enough
-
-    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    if min_side:
-        dataset = dataset.filter(lambda image, label, large_enough: large_enough)
-    dataset = dataset.batch(READ_BATCH).prefetch(2)
-    filtered = class_range is not None or min_side
-    batches = with_progress(
-        dataset.as_numpy_iterator(), f"{builder.name} {split}", None if filtered else total, lambda item: len(item[1])
-    )
-    pieces, labels, count = [], [np.zeros([0], np.int32)], 0
-    for batch_images, batch_labels, _ in batches:
-        count += len(batch_labels)
-        if most_images is not None and count > most_images:
-            raise ValueError(
-                f"tfds_images: split {split!r} of {builder.name!r} does not fit in tfds_images.memory_limit_gib; "
-                f"{_RECORDS}, use a smaller image_size, fewer classes, or raise the limit."
-            )
-        pieces.append(batch_images)
-        labels.append(batch_labels)
-    return Examples(_joined(pieces, feature.shape[2]), np.concatenate(labels))
-
-
-def _joined(pieces: list[np.ndarray], channels: int) -> np.ndarray:
-    """np.concatenate that frees each piece as it goes, so a split is in memory once."""
-    if not pieces:
-        return np.zeros([0, 1, 1, channels], np.uint8)
-    joined = np.empty([sum(map(len, pieces)), *pieces[0].shape[1:]], np.uint8)
-    end = len(joined)
-    while pieces:
-        piece = pieces.pop()
-        joined[end - len(piece) : end] = piece
-        end -= len(piece)
-    return joined
