@@ -44,7 +44,7 @@ def reproduce():
         command_line.fail(f"--seeds takes whole numbers, each once, e.g. --seeds=0,1,2; got {','.join(FLAGS.seeds)}")
     if any(param.replace(" ", "").startswith("Experiment.seed=") for param in FLAGS.gin_param):
         command_line.fail("--gin_param=Experiment.seed would give every run the same seed: use --seeds=0,1,2")
-    scale = command_line.or_fail(lambda: find(scale_name, data, experiment))
+    scale = command_line.or_fail(lambda: find(experiment, scale_name, data))
     root = relative(FLAGS.root) / scale_name / data
     out = relative(FLAGS.out or f"results/reproduce/{experiment}_{data}_{scale_name}")
     os.chdir(REPOSITORY)  # gin files are named from here, and folders of runs are recorded so
@@ -56,7 +56,8 @@ def reproduce():
         print(line)
     # What takes generated images from a file can't be built before it is there.
     ready = [run for run in runs if not run.taken or run.taken.exists()]
-    wanted = _expected(ready)
+    cost = FLAGS.plan or experiment == "strongest"  # where it is part of what is compared
+    wanted = _expected(ready, cost)
     if FLAGS.plan:
         for line in plan(ready, wanted):
             print(line, flush=True)
@@ -66,7 +67,7 @@ def reproduce():
     if not FLAGS.gather_only:
         if len(ready) < len(runs):
             _do([run for run in runs if run.part.samples], wanted)
-            wanted = _expected(runs)
+            wanted = _expected(runs, cost)
         _do(runs, wanted)
     elif len(ready) < len(runs):
         command_line.fail(*(f"{run.name}: {run.taken} is missing" for run in runs if run not in ready))
@@ -94,11 +95,11 @@ def _first(runs):
     return {run.system: run for run in reversed(runs)}
 
 
-def _expected(runs):
-    """What the configuration of each run comes to, by its name."""
+def _expected(runs, cost):
+    """What the configuration of each run comes to, by its name; with `cost` the arithmetic of its steps, too."""
     # Data are read for each: once for a system, not for each seed.
     first = _first(runs)
-    requests = [{"files": run.files, "params": run.learnt_params, "cost": FLAGS.plan} for run in first.values()]
+    requests = [{"files": run.files, "params": run.learnt_params, "cost": cost} for run in first.values()]
     of_systems = dict(zip(first, command_line.or_fail(lambda: expected(requests))))
     return {
         run.name: with_seed(of_systems[run.system], run.seed, run.taken and (first[run.system].taken, run.taken))

@@ -13,21 +13,21 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
 
-from reproduction import figures, paper, report, tables  # noqa: E402
+from reproduction import figures, paper, recipe, report, tables  # noqa: E402
 from reproduction.comparable import NotComparableError, check, differences  # noqa: E402
 from reproduction.expected import expected, with_seed  # noqa: E402
 from reproduction.gathering import Runs, of_real_images, summarize  # noqa: E402
 from reproduction.planning import plan  # noqa: E402
 from reproduction.runs import runs_of, wanted_steps  # noqa: E402
-from reproduction.scales import SCALES, find  # noqa: E402
-from reproduction.systems import EXPERIMENTS, EXTRACTOR, SYSTEMS, comparison  # noqa: E402
+from reproduction.scales import find, sizes  # noqa: E402
+from reproduction.systems import EXPERIMENTS, EXTRACTOR, SAMPLED, SYSTEMS, comparison  # noqa: E402
 
-ALL = [(experiment, data, scale) for experiment in EXPERIMENTS for scale, sets in SCALES.items() for data in sets]
+ALL = [(one, data, scale) for one in EXPERIMENTS for scale, sets in sizes(one).items() for data in sets]
 EPSILONS = [0.0, 0.1, 0.2]
 
 
 def described(experiment, data, scale, root, seeds=(0,), params=()):
-    return runs_of(comparison(experiment, data, scale), find(scale, data), seeds, root, params)
+    return runs_of(comparison(experiment, data, scale), find(experiment, scale, data), seeds, root, params)
 
 
 @pytest.mark.parametrize(("experiment", "data", "scale"), ALL)
@@ -42,9 +42,17 @@ def test_every_description_is_a_configuration_that_gin_knows(experiment, data, s
 
 def build(data, scale, root, params=()):
     """What all systems of all experiments come to, by the run's name."""
-    runs = {run.name: run for one in EXPERIMENTS for run in described(one, data, scale, root, params=params)}
+    there = [one for one in EXPERIMENTS if data in sizes(one).get(scale, {})]
+    runs = {run.name: run for one in there for run in described(one, data, scale, root, params=params)}
+    for file in {run.taken for run in runs.values() if run.taken}:
+        write_samples_of_digits(file)
     requests = [{"files": run.files, "params": run.learnt_params, "cost": False} for run in runs.values()]
     return runs, dict(zip(runs, expected(requests)))
+
+
+def write_samples_of_digits(file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file, image=np.zeros([20, 16, 16, 1], np.uint8), label=np.arange(20) % 10)
 
 
 @pytest.mark.slow
@@ -62,6 +70,8 @@ def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(d
         steps = wanted_steps(run, found[name])
         assert steps and all(steps.values())
         assert not SYSTEMS[run.system].scored or list(steps) == ["cotraining"]
+    recipes = [found[name] for name, run in runs.items() if SYSTEMS[run.system].recipe]
+    assert len({one["stages"][0]["updates"] for one in recipes}) == (data == "digits")
     if scale != "smoke":
         ours, theirs = (
             sum(stage["updates"] for stage in found[f"{name}, seed 0"]["stages"])
@@ -88,7 +98,7 @@ def test_systems_that_experiments_share_have_the_same_folder_and_configuration(t
 
 
 def test_the_extractor_alone_has_a_size_of_its_own(tmp_path):
-    own = find("cpu", "cifar10").extractor
+    own = find("fig8", "cpu", "cifar10").extractor
     assert own
     for run in described("fig8", "cifar10", "cpu", tmp_path):
         assert all(binding in run.params for binding in own) == (run.system == EXTRACTOR), run.name
@@ -112,9 +122,26 @@ def test_the_extractor_is_the_same_for_other_seeds(tmp_path):
     assert Runs(described("fig8", "digits", "cpu", tmp_path, (1, 2)), {}, "digits").seeds == [1, 2]
 
 
+def test_a_sample_file_is_made_by_the_generator_of_the_same_seed(tmp_path):
+    runs = described("strongest", "digits", "cpu", tmp_path, seeds=(3, 4))
+    makers = {run.seed: run for run in runs if run.part.samples}
+    assert [run.system for run in makers.values()] == [SAMPLED, SAMPLED]
+    made = {seed: run.commands()[-1] for seed, run in makers.items()}
+    assert f"--out={made[4].makes}" in made[4].arguments and "--count=5000" in made[4].arguments
+    for run in runs:
+        reads = [param for param in run.params if param.startswith("sample_file.path")]
+        if run.taken is None:
+            assert not reads and (run.part.samples or "Experiment.generated = None" in run.params)
+        else:
+            assert run.taken == made[run.seed].makes and reads == [f"sample_file.path = '{run.taken}'"]
+            assert runs.index(run) > runs.index(makers[run.seed])
+
+
 def test_a_scale_that_is_not_there_is_refused_with_those_that_are():
     with pytest.raises(ValueError, match="no --scale=paper of --data=digits.*digits is there at --scale=cpu or smoke"):
-        find("paper", "digits")
+        find("table1", "paper", "digits")
+    with pytest.raises(ValueError, match="--experiment=strongest: cifar10 is not there, but digits"):
+        find("strongest", "cpu", "cifar10")
 
 
 # Hand-made runs.
@@ -210,11 +237,61 @@ def test_fig6_is_the_effect_of_fine_tuning_and_the_gap(finished):
     assert found.results["gap_adversarial_training_minus_robgan"]["mean"] == pytest.approx([0, 0, 0])
 
 
+# At epsilon 0 and .1, by seed; on training images 10 more, but for plain adversarial training 20.
+RECIPES = {
+    "recipe": ([90, 60], [92, 64]),
+    "recipe_share_0": ([90, 50], [90, 50]),
+    "recipe_plain": ([80, 40], [90, 50]),
+    "recipe_without_trades": ([92, 61], [94, 61]),
+}
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    """The systems of `strongest` with two seeds each; those that `RECIPES` does not name have 50 % everywhere."""
+    runs = [run for run in described("strongest", "digits", "smoke", tmp_path, seeds=(0, 1)) if not run.part.samples]
+    answers = {run.name: write_run(run, [("finetuning", 20, 1)]) for run in runs}
+    for run in runs:
+        answers[run.name]["stages"][0]["flops"] = 400 if run.system == "recipe_without_trades" else 500
+        test = RECIPES.get(run.system, ([50, 50], [50, 50]))[run.seed]
+        more = 20 if run.system == "recipe_plain" else 10
+        run.directory.robustness.write_text(json.dumps(accuracies(test, [value + more for value in test])))
+    return Runs(runs, answers, "digits")
+
+
+def test_what_a_part_is_worth_is_the_paired_difference_with_and_without_it(recipes):
+    """TRADES: -2 and -2, -1 and 3: means -2 and 1, standard errors 0 and (4 / sqrt 2) / sqrt 2 = 2."""
+    found = recipe.strongest(recipes)
+    trades = found.results["worth"]["TRADES"]
+    assert trades["gain"]["mean"] == pytest.approx([-2, 1]) and trades["gain"]["standard_error"] == pytest.approx(
+        [0, 2]
+    )
+    assert trades["operations"] == pytest.approx(0.25)
+    half = found.results["worth"]["generated images, 50%"]["gain"]
+    np.testing.assert_allclose(half["by_seed"], [[0, 10], [2, 14]], atol=1e-9)
+    whole = found.results["worth"]["the recipe with generated images"]
+    assert whole["gain"]["mean"] == pytest.approx([6, 17]) and whole["gain"]["standard_error"] == pytest.approx([4, 3])
+    assert whole["less_gap"]["mean"] == pytest.approx([10, 10]) and whole["operations"] == 0
+    text = "\n".join(found.lines)
+    assert "| TRADES | -2.0 ± 0.0 | +1.0 ± 2.0 | +0.0 ± 0.0 | +25% |" in text and "classifier: 20 of each." in text
+
+
+def test_recipes_with_other_numbers_of_updates_are_said_to_be_unequal(recipes):
+    recipes.expected["recipe_plain, seed 0"]["stages"][0]["updates"] = 21
+    assert "NOT EQUAL: recipe 20, recipe_share_0 20, recipe_plain 21," in "\n".join(recipe.strongest(recipes).lines)
+
+
 def test_other_seeds_differ_in_the_seed_alone():
     config = "Experiment.seed = 0\nRobustnessEvaluation.seed = 0\n"
     assert with_seed({"config": config}, 7) == {"config": config.replace("Experiment.seed = 0", "Experiment.seed = 7")}
     with pytest.raises(ValueError, match="stands 0 times"):
         with_seed({"config": ""}, 7)
+
+
+def test_the_sample_file_of_another_seed_is_that_of_its_own_generator():
+    config = "Experiment.seed = 0\nsample_file.path = 'runs/generator/seed_0/samples.npz'\n"
+    files = [pathlib.Path(f"runs/generator/seed_{seed}/samples.npz") for seed in (0, 12)]
+    assert with_seed({"config": config}, 12, files) == {"config": config.replace("= 0", "= 12").replace("_0", "_12")}
 
 
 def test_one_seed_has_no_standard_error():
@@ -354,7 +431,7 @@ def test_everything_is_written_and_plotted_in_a_small_file(finished, tmp_path):
     base = tmp_path / "out" / "table1"
     about = {"experiment": "table1", "data": "digits", "scale": "smoke"}
     compared = comparison("table1", "digits", "smoke")
-    lines = report.write(base, compared, find("smoke", "digits"), about, finished, tables.table1(finished))
+    lines = report.write(base, compared, find("table1", "smoke", "digits"), about, finished, tables.table1(finished))
     assert lines == [f"wrote {base}.md, .json and .png"]
     assert sorted(path.name for path in base.parent.iterdir()) == ["table1.json", "table1.md", "table1.png"]
     assert base.with_suffix(".png").stat().st_size < 300_000
@@ -374,7 +451,9 @@ def test_what_the_checks_found_of_a_run_stands_in_the_report(finished, tmp_path)
     one.directory.robustness.write_text(json.dumps(found))
     about = {"experiment": "table1", "data": "digits", "scale": "smoke"}
     compared = comparison("table1", "digits", "smoke")
-    report.write(tmp_path / "table1", compared, find("smoke", "digits"), about, finished, tables.table1(finished))
+    report.write(
+        tmp_path / "table1", compared, find("table1", "smoke", "digits"), about, finished, tables.table1(finished)
+    )
     text = (tmp_path / "table1.md").read_text()
     assert "Checks of each evaluation: 1 or 2; those that did not pass:" in text
     assert "- robgan, seed 1: fail, Gradients reach the images: of 3 they do not\n" in text
@@ -404,7 +483,10 @@ def command(*arguments):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--experiment=table2"], "--experiment must be one of table1, fig2, fig6, fig7, fig8, section1; got 'table2'"),
+        (
+            ["--experiment=table2"],
+            "--experiment must be one of table1, fig2, fig6, fig7, fig8, section1, strongest; got",
+        ),
         (["--experiment=table1", "--data=digits", "--seeds=0,0"], "--seeds takes whole numbers, each once"),
         (["--experiment=table1", "--data=digits", "--gin_param=LInf.epsilom = 1"], "epsilom"),
     ],
@@ -438,3 +520,21 @@ def test_table1_of_the_digits_in_small(tmp_path):
     assert again.returncode == 0 and again.stdout.count("done already") == 4
     changed = command(*flags, f"--out={out}", "--gather_only", "--gin_param=LInf.epsilon = 0.15")
     assert changed.returncode == 2 and "LInf.epsilon was 0.2, and the experiment has 0.15" in changed.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_strongest_trains_a_generator_first_and_goes_on_with_its_images(tmp_path):
+    flags = ["--experiment=strongest", "--scale=smoke", "--data=digits", "--seeds=1", f"--root={tmp_path}/runs"]
+    early = command(*flags, "--plan")
+    assert early.returncode == 0 and " more runs need generated images of these first" in early.stdout
+    early = command(*flags, "--gather_only")
+    assert early.returncode == 2 and "samples.npz is missing" in early.stderr
+    result = command(*flags, f"--out={tmp_path}/strongest")
+    assert result.returncode == 0, result.stderr
+    found = json.loads((tmp_path / "strongest.json").read_text())["results"]
+    assert set(found["accuracy"]) == {name for name, system in SYSTEMS.items() if system.recipe}
+    assert len(set(found["updates"].values())) == 1
+    assert found["worth"]["adversarial weight perturbation"]["operations"] > 0.1  # each gradient twice
+    again = command(*flags, f"--out={tmp_path}/strongest")
+    assert again.returncode == 0 and again.stdout.count("to do") == 0

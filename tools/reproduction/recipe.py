@@ -5,9 +5,8 @@ from __future__ import annotations
 from reproduction.gathering import Gathered, Runs, band, cell, number, robustness, summarize, table
 from reproduction.systems import SYSTEMS
 
-# Everything is compared with it.
-_WHOLE = "recipe"
-# Share of generated images, in rising order; with none they are all real.
+_TITLES = {name: system.title for name, system in SYSTEMS.items()}
+# Share of generated images, in rising order, of systems in which nothing else differs.
 _SHARES = {
     "recipe_share_0": 0.0,
     "recipe_share_25": 0.25,
@@ -15,85 +14,106 @@ _SHARES = {
     "recipe_share_75": 0.75,
     "recipe_share_100": 1.0,
 }
-_CHOICE = (
-    "All are measured at the best checkpoint by validation under attack, which took no test image; all have the same "
-    "network, batch size and attack in training. "
-)
+# What is worth how much: the system that has it, and the one that has everything else.
+_WORTH = {
+    "the recipe with generated images": ("recipe", "recipe_plain"),
+    "the recipe without generated images": ("recipe_share_0", "recipe_plain"),
+    **{f"generated images, {share:.0%}": (name, "recipe_share_0") for name, share in _SHARES.items() if share},
+    "TRADES": ("recipe", "recipe_without_trades"),
+    "average of the weights": ("recipe", "recipe_without_average"),
+    "label smoothing": ("recipe", "recipe_without_smoothing"),
+    "one cycle": ("recipe", "recipe_without_one_cycle"),
+    "adversarial weight perturbation": ("recipe_with_awp", "recipe"),
+}
 
 
 def strongest(runs: Runs) -> Gathered:
-    """Accuracy of the recipe, of each variant of it, and by share of generated images; differences paired by seed."""
-    names = [name for name, system in SYSTEMS.items() if system.recipe]
-    found = {name: robustness(runs.of(name)) for name in names}
-    summaries = {name: one.to_json() for name, one in found.items()}
-    differences = {name: summarize(found[name].test - found[_WHOLE].test) for name in names if name != _WHOLE}
-    # Of generated images: against the recipe without any.
-    gains = {
-        name: summarize(found[name].test - found["recipe_share_0"].test) for name in _SHARES if name != "recipe_share_0"
+    """Accuracy of the recipe and of its variants, and what each part is worth: differences paired by seed."""
+    found = {name: robustness(runs.of(name)) for name, system in SYSTEMS.items() if system.recipe}
+    one = found["recipe"]
+    epsilons, at, reference = one.epsilons, one.at, number(one.reference_epsilon)
+    summaries = {name: of.to_json() for name, of in found.items()}
+    operations = {name: _operations(runs, name) for name in found}
+    updates = {name: runs.updates(name) for name in found}
+    worth = {
+        part: {
+            "with": has,
+            "without": others,
+            "gain": summarize(found[has].test - found[others].test),
+            "less_gap": summarize(found[others].gap - found[has].gap),
+            "operations": operations[others] and operations[has] / operations[others] - 1,
+        }
+        for part, (has, others) in _WORTH.items()
     }
-    epsilons, at = found[_WHOLE].epsilons, found[_WHOLE].at
-    reference = found[_WHOLE].reference_epsilon
-    updates = {name: runs.updates(name, ("finetuning",)) for name in names}
-    operations = {name: _operations(runs, name) for name in names}
     results = {
         "epsilons": epsilons,
-        "reference_epsilon": reference,
+        "reference_epsilon": one.reference_epsilon,
         "accuracy": summaries,
-        "difference_from_recipe": differences,
-        "gain_of_generated_images": gains,
+        "worth": worth,
         "updates": updates,
         "operations_of_an_update": operations,
     }
     every = range(len(epsilons))
-
-    def row(name, summary, sign=False):
-        return [SYSTEMS[name].title, *(cell(summary, index, sign=sign) for index in every)]
-
-    head = ["accuracy on test images, %", *map(number, epsilons), f"training at {number(reference)}", "gap"]
     lines = table(
-        head,
-        [[*row(name, one["test"]), cell(one["train"], at), cell(one["gap"], at)] for name, one in summaries.items()],
+        ["accuracy on test images, %", *map(number, epsilons), f"training images at {reference}", "gap"],
+        [
+            [_TITLES[name], *(cell(of["test"], index) for index in every), cell(of["train"], at), cell(of["gap"], at)]
+            for name, of in summaries.items()
+        ],
     )
     lines += table(
-        ["difference from the recipe, points", *map(number, epsilons)],
-        [row(name, one, sign=True) for name, one in differences.items()],
-    )
-    lines += table(
-        ["gain of generated images over none, points", *map(number, epsilons)],
-        [row(name, one, sign=True) for name, one in gains.items()],
+        [
+            "worth, points",
+            *map(number, epsilons),
+            f"gap at {reference} smaller by",
+            "arithmetic of an update",
+            "between",
+        ],
+        [
+            [
+                part,
+                *(cell(of["gain"], index, sign=True) for index in every),
+                cell(of["less_gap"], at, sign=True),
+                "" if of["operations"] is None else f"{of['operations']:+.0%}",
+                f"{_TITLES[of['with']]} − {_TITLES[of['without']]}",
+            ]
+            for part, of in worth.items()
+        ],
     )
     lines += [
-        f"Differences are paired: those of each seed first, then mean and standard error. {_CHOICE}{_equal(updates)}",
+        "Worth is paired: the difference of each seed first, then mean and standard error; one of less than three "
+        "standard errors may well be chance. All have the same network, batch size and attack in training, and are "
+        "measured at the best checkpoint by validation under attack: no choice saw a test image. The generator of a "
+        f"seed is trained on the same training images. {_updates(updates)}",
         "",
     ]
 
     def draw(figure):
         left, right = figure.subplots(1, 2)
-        for name in ("recipe_plain", "recipe_share_0", _WHOLE, "recipe_share_100"):
-            band(left, epsilons, summaries[name]["test"], SYSTEMS[name].title)
-        left.set(xlabel="epsilon", ylabel="accuracy on test images, %", ylim=(0, 100))
-        for kind in ("test", "train"):
-            chosen = summarize(found_at(kind, at))
-            band(right, list(_SHARES.values()), chosen, {"test": "test images", "train": "training images"}[kind])
-        right.set(xlabel="share of generated images", ylabel=f"accuracy at epsilon {number(reference)}, %")
-        for axis in (left, right):
-            axis.legend(fontsize=7)
-
-    def found_at(kind, place):
-        values = [getattr(found[name], kind)[:, place] for name in _SHARES]
-        return [list(of_seed) for of_seed in zip(*values)]
+        for split, label in (("test", "test images"), ("train", "training images")):
+            by_seed = list(zip(*(getattr(found[name], split)[:, at] for name in _SHARES)))
+            band(left, list(_SHARES.values()), summarize(by_seed), label)
+        left.set(xlabel="share of generated images", ylabel=f"accuracy at epsilon {reference}, %")
+        left.legend(fontsize=7)
+        places = range(len(worth))[::-1]
+        gains = [of["gain"] for of in worth.values()]
+        errors = [gain["standard_error"][at] if gain["standard_error"] else 0 for gain in gains]
+        right.barh(places, [gain["mean"][at] for gain in gains], xerr=errors)
+        right.axvline(0, color="black", linewidth=0.8)
+        right.set_yticks(places, list(worth), fontsize=7)
+        right.set(xlabel=f"worth at epsilon {reference}, points")
 
     return Gathered(results, lines, draw)
 
 
-def _operations(runs: Runs, name: str) -> float | None:
+def _operations(runs: Runs, system: str) -> float | None:
     """Operations of an update, as the dry run counts them; None where they were not counted."""
-    (stage,) = runs.expected[runs.of(name)[0].name]["stages"]
+    (stage,) = runs.expected[runs.of(system)[0].name]["stages"]
     return stage["flops"] and stage["flops"] / stage["steps"]
 
 
-def _equal(updates: dict[str, int]) -> str:
-    counts = sorted(set(updates.values()))
+def _updates(updates: dict[str, int]) -> str:
+    counts = set(updates.values())
     if len(counts) == 1:
-        return f"Updates of the classifier: {counts[0]:,} of each."
-    return "Updates of the classifier are NOT EQUAL: " + ", ".join(f"{n} {c:,}" for n, c in updates.items()) + "."
+        return f"Updates of the classifier: {counts.pop():,} of each."
+    return f"Updates of the classifier, NOT EQUAL: {', '.join(f'{name} {count:,}' for name, count in updates.items())}."

@@ -195,10 +195,7 @@ def runs_of(
     runs = []
     for part, seed in wanted:
         system = SYSTEMS[part.system]
-        if system.sized_for_recipe:
-            bindings = [*scale.recipe]
-        else:
-            bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
+        bindings = [*scale.shared, *(() if system.from_nothing else scale.finetuning)]
         bindings += scale.resnet if system.resnet else ()
         bindings += scale.extractor if part.system == EXTRACTOR else ()
         if system.watched:

@@ -28,7 +28,6 @@ class System:
         scored: whether the generator is scored while it trains.
         watched: whether accuracy and LLV are measured while the classifier trains.
         recipe: whether it is based on the configuration of gin/strongest/ instead of the one in gin/.
-        sized_for_recipe: whether it has the size of `strongest` at a scale.
         takes_samples: whether its generated images are those of `SAMPLED` with the same seed, from a file.
     """
 
@@ -41,7 +40,6 @@ class System:
     scored: bool = False
     watched: bool = False
     recipe: bool = False
-    sized_for_recipe: bool = False
     takes_samples: bool = False
 
 
@@ -56,7 +54,7 @@ def _recipe(title: str, *bindings: str, samples: bool = True) -> System:
     source = "@sample_file" if samples else "None"
     bindings = (*without, f"Experiment.generated = {source}", *bindings)
     stages = ("finetune", "evaluate")
-    return System(title, (), bindings, stages, recipe=True, sized_for_recipe=True, takes_samples=samples)
+    return System(title, (), bindings, stages, recipe=True, takes_samples=samples)
 
 
 _REAL_ALONE = "FineTuning.generated_share = None"
@@ -80,9 +78,7 @@ SYSTEMS = {
     "ac_gan_attack": _scored("AC-GAN loss, attack", "ac_gan_attack"),
     "ac_gan_no_attack": _scored("AC-GAN loss, no attack", "standard_gan_ac_gan"),
     "sn_gan": _scored("SN-GAN", "sn_gan"),
-    SAMPLED: System(
-        "co-training of the generator", (), ("Experiment.finetuning = None",), ("cotrain",), sized_for_recipe=True
-    ),
+    SAMPLED: System("co-training of the generator", (), ("Experiment.finetuning = None",), ("cotrain",)),
     "recipe": _recipe("the recipe, half of the images generated"),
     "recipe_share_0": _recipe("the recipe, no generated images", _REAL_ALONE, samples=False),
     "recipe_plain": _recipe(

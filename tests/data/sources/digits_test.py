@@ -74,3 +74,35 @@ def test_a_folder_that_can_not_be_written_is_refused_in_one_line(tmp_path):
     with pytest.raises(ValueError, match="give a writable data_dir") as caught:
         prepared_digits(str(tmp_path / "file"))
     assert "\n" not in str(caught.value)
+
+
+def test_fewer_training_images_become_test_images_and_none_is_lost_or_in_two_splits(data, data_dir):
+    few = digits(data_dir=data_dir, train_examples=250)
+    assert (len(few.train), len(few.validation), len(few.test)) == (100, 150, 1547)
+    splits = {name: getattr(few, name) for name in ("train", "validation", "test")}
+    for split in splits.values():
+        share = np.bincount(split.labels) / len(split)
+        np.testing.assert_allclose(share, np.bincount(data.test.labels) / 360, atol=0.02)
+
+    def count(of):
+        splits = [getattr(of, name) for name in ("train", "validation", "test")]
+        return sorted((image.tobytes(), label) for split in splits for image, label in zip(split.images, split.labels))
+
+    assert count(few) == count(data)
+    np.testing.assert_array_equal(few.test.images[:360], data.test.images)
+    again = digits(data_dir=data_dir, train_examples=250, seed=1)  # chooses other images for validation alone
+    np.testing.assert_array_equal(again.test.images, few.test.images)
+    assert again.validation.images.tobytes() != few.validation.images.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (1438, r"digits: train_examples must be within 1..1437, or None for all, got 1438"),
+        (0, "digits.train_examples"),
+        (120, "digits: validation_examples must be within"),
+    ],
+)
+def test_a_number_of_training_images_that_is_not_there_is_refused(count, message, data_dir):
+    with pytest.raises(ValueError, match=message):
+        digits(data_dir=data_dir, train_examples=count)
