@@ -1,5 +1,6 @@
 """A run of two worker processes over localhost: against one process, with a worker killed, and asked to stop."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -31,12 +32,14 @@ SMALL = [
     "finetuning/Attacker.random_start = False",
     "RobustnessEvaluation.epsilons = (0.0, 0.1)",
     "RobustnessEvaluation.test_examples = 50",
+    "RobustnessEvaluation.checks = None",
     "Upkeep.log_every = 2",
     "Upkeep.checkpoint_every = 4",
     "Experiment.sample_every = 5",
     "Experiment.validate_every = 5",
 ]
 SHORT, LONG = "CoTraining.epochs = 0.25", "CoTraining.epochs = 1"
+CHECKED = "RobustnessEvaluation.checks = @SanityChecks()"
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,9 @@ def digits_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("tfds")
 
 
-@pytest.fixture
-def start(digits_dir, tmp_path):
-    """Starts a worker, or a process that is alone; ends all at the end."""
+@contextlib.contextmanager
+def starting(digits_dir, logs):
+    """Yields what starts a worker, or a process that is alone; ends all of them."""
     processes = []
 
     def start(run_dir, worker=None, ports=(), params=(SHORT,)):
@@ -57,15 +60,34 @@ def start(digits_dir, tmp_path):
         bindings = [*SMALL, f"digits.data_dir = '{digits_dir}'", *params]
         command = [sys.executable, "-m", "robgan_tf.train", "--gin_file=gin/digits.gin", f"--run_dir={run_dir}"]
         command += [f"--gin_param={binding}" for binding in bindings]
-        log = open(tmp_path / f"log_{len(processes)}.txt", "w+")
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-        process.output = lambda: (tmp_path / log.name).read_text()
+        path = logs / f"log_{len(processes)}.txt"
+        with open(path, "w") as log:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process.output = path.read_text
         processes.append(process)
         return process
 
-    yield start
-    for process in processes:
-        process.kill()
+    try:
+        yield start
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture
+def start(digits_dir, tmp_path):
+    with starting(digits_dir, tmp_path) as function:
+        yield function
+
+
+@pytest.fixture(scope="module")
+def left_alone(digits_dir, tmp_path_factory):
+    """The folder of a long run of two workers whom nothing disturbed."""
+    folder = tmp_path_factory.mktemp("left_alone")
+    with starting(digits_dir, folder) as start:
+        ports = free_ports()
+        assert ended(*[start(folder / "run", worker, ports, [LONG]) for worker in (0, 1)]) == [0, 0]
+    return folder / "run"
 
 
 def free_ports(count=2):
@@ -79,8 +101,13 @@ def free_ports(count=2):
 
 
 def ended(*processes):
-    """Waits for processes; returns their exit status."""
-    return [process.wait(timeout=300) for process in processes]
+    """Waits for processes; returns their exit status. Where one does not end, shows what all of them said."""
+    end = time.monotonic() + 600
+    while any(process.poll() is None for process in processes) and time.monotonic() < end:
+        time.sleep(0.1)
+    statuses = [process.poll() for process in processes]
+    assert None not in statuses, (statuses, *(process.output()[-3000:] for process in processes))
+    return statuses
 
 
 def values(run_dir):
@@ -109,9 +136,9 @@ def files(run_dir):
 @pytest.mark.slow
 def test_two_workers_equal_one_process_with_the_same_global_batch(start, tmp_path):
     one, two, ports = tmp_path / "one", tmp_path / "two", free_ports()
-    processes = [start(two, worker, ports) for worker in (0, 1)]
+    processes = [start(two, worker, ports, [SHORT, CHECKED]) for worker in (0, 1)]
     assert ended(*processes) == [0, 0], [process.output() for process in processes]
-    assert ended(start(one)) == [0]
+    assert ended(start(one, params=[SHORT, CHECKED])) == [0]
     assert files(one) == files(two)
     expected, actual = values(one), values(two)
     assert expected.keys() == actual.keys() and len(expected) > 100
@@ -129,11 +156,8 @@ def test_two_workers_equal_one_process_with_the_same_global_batch(start, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_that_is_killed_and_returns_goes_on_to_the_very_same_result(start, tmp_path, victim):
-    left_alone, disturbed = tmp_path / "left_alone", tmp_path / "disturbed"
-    ports = free_ports()
-    assert ended(*[start(left_alone, worker, ports, [LONG]) for worker in (0, 1)]) == [0, 0]
-    ports = free_ports()
+def test_a_worker_that_is_killed_and_returns_goes_on_to_the_very_same_result(start, left_alone, tmp_path, victim):
+    disturbed, ports = tmp_path / "disturbed", free_ports()
     processes = [start(disturbed, worker, ports, [LONG]) for worker in (0, 1)]
     while not (disturbed / "checkpoints/cotraining/00000012").exists():
         assert [process.poll() for process in processes] == [None, None], [process.output() for process in processes]
