@@ -244,6 +244,18 @@ def test_importing_the_package_does_not_import_tensorflow():
     assert (result.returncode, result.stdout.strip()) == (0, "False"), result.stderr
 
 
+def test_a_training_begins_without_what_is_slow_to_import():
+    # A second and 60 MiB together; on TensorFlow 2.21 another module of the stack may need them.
+    result = run("""
+import sys, tensorflow, tensorflow_datasets
+from robgan_tf.keras2 import keras
+slow = {"sklearn", "scipy.stats"} - set(sys.modules)
+import robgan_tf.experiment.build, robgan_tf.experiment.run
+print(slow & set(sys.modules))
+""")
+    assert (result.returncode, result.stdout.strip()) == (0, "set()"), result.stderr
+
+
 @pytest.mark.parametrize("name", [name for name in robgan_tf.__all__ if name != "__version__"])
 def test_every_public_name_is_there_on_first_use(name):
     assert getattr(robgan_tf, name) is getattr(importlib.import_module(robgan_tf._HOME[name]), name)

@@ -11,7 +11,6 @@ import warnings
 
 import numpy as np
 import tensorflow as tf
-from sklearn.metrics.pairwise import polynomial_kernel
 
 # Rows of a matrix of distances that are in memory at once.
 _ROWS = 1000
@@ -94,6 +93,7 @@ def _kernel_distance_by_blocks(features_1, features_2, block_size) -> tuple[floa
 
 def _unbiased_mmd(one, other) -> float:
     """MMD^2 of two samples; the kernel of a sample with itself has no part in it (Gretton et al. 2012, lemma 6)."""
+    from sklearn.metrics.pairwise import polynomial_kernel  # here: slow to import, and a training begins without it
 
     def kernel(left, right):
         return polynomial_kernel(left, right, degree=3, gamma=1 / left.shape[1], coef0=1)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
-from scipy.stats import binomtest
 
 from robgan_tf.data.datasets import Examples
 from robgan_tf.data.preprocessing import to_pixel_range
 from robgan_tf.players.attacker.threat_model import ThreatModel, epsilon_255
+from robgan_tf.robustness.intervals import wilson
 
 
 def certified_block(radii: np.ndarray, ball: ThreatModel, image_shape: tuple[int, int, int]) -> dict:
@@ -28,7 +28,6 @@ def certified_block(radii: np.ndarray, ball: ThreatModel, image_shape: tuple[int
     longest = {"linf": math.sqrt(math.prod(image_shape)), "l2": 1.0, "l1": 1.0}[ball.norm]
     inside = radii / longest
     certified = int(np.sum(inside > ball.epsilon))
-    interval = binomtest(certified, len(radii)).proportion_ci(confidence_level=0.95, method="wilson")
     right = inside[inside > 0]
     return {
         "norm": ball.norm,
@@ -36,7 +35,7 @@ def certified_block(radii: np.ndarray, ball: ThreatModel, image_shape: tuple[int
         "epsilon_255": epsilon_255(ball.epsilon),
         "examples": len(radii),
         "accuracy": certified / len(radii),
-        "interval": [float(interval.low), float(interval.high)],
+        "interval": wilson(certified, len(radii)),
         "right": len(right) / len(radii),
         "median_radius": float(np.median(right)) if len(right) else 0.0,
         "largest_radius": float(right.max()) if len(right) else 0.0,

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix
 
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import Attacked
 from robgan_tf.players.attacker.threat_model import epsilon_255
+from robgan_tf.robustness.intervals import wilson
 
 # More classes than this make no readable table.
 _MOST_CLASSES = 100
@@ -67,6 +66,8 @@ class SplitResult:
 
     def block(self, reference_epsilon: float, class_names: Sequence[str]) -> dict:
         """Returns the part of the report on this split."""
+        from sklearn.metrics import confusion_matrix  # here: slow to import, and a training begins without it
+
         curve = [self._point(radius, epsilon) for radius, epsilon in enumerate(self.epsilons)]
         for point in curve:
             if point["epsilon"] == reference_epsilon:
@@ -110,13 +111,11 @@ class SplitResult:
             return {**names, "attacked": attacked, "broken": broken, "accuracy": (attacked - broken) / count}
 
         standing = int(np.sum(self.fell_at > epsilon))
-        # Wilson's interval stays within [0, 1], and does not shrink to a point where none or all stand.
-        interval = binomtest(standing, count).proportion_ci(confidence_level=0.95, method="wilson")
         return {
             "epsilon": epsilon,
             "epsilon_255": epsilon_255(epsilon),
             "accuracy": standing / count,
-            "interval": [float(interval.low), float(interval.high)],
+            "interval": wilson(standing, count),
             "attacks": [attack(*item) for item in enumerate(self.attacks)] if epsilon else [],
         }
 

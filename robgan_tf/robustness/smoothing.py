@@ -10,7 +10,6 @@ from typing import Callable
 
 import gin
 import numpy as np
-import scipy.stats
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
@@ -120,9 +119,11 @@ def certify(first: np.ndarray, counts: np.ndarray, sigma: float, alpha: float) -
         sigma: standard deviation of the noise.
         alpha: probability that a certificate is wrong, at most.
     """
+    from scipy.stats import beta, norm  # here: slow to import, and a training begins without it
+
     classes = first.argmax(axis=1)
     hits, draws = counts[np.arange(len(counts)), classes], counts.sum(axis=1)
-    lower = np.where(hits > 0, scipy.stats.beta.ppf(alpha, hits, draws - hits + 1), 0.0)
+    lower = np.where(hits > 0, beta.ppf(alpha, hits, draws - hits + 1), 0.0)
     sure = lower > 0.5
-    radii = np.where(sure, sigma * scipy.stats.norm.ppf(np.where(sure, lower, 0.5)), 0.0)
+    radii = np.where(sure, sigma * norm.ppf(np.where(sure, lower, 0.5)), 0.0)
     return np.where(sure, classes, ABSTAIN), radii

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.stats import beta, binom, binomtest
 
 # The error of the first kind of each test, and what is left to 100 % of intervals and power; and that of a warning.
 _ERROR, _WARN_ERROR = 0.05, 0.25
@@ -55,6 +54,8 @@ def counted(name: str, found: int, examples: int, tolerated: float, message: str
         message: the figure in words.
         meaning: what it means unless the check passes.
     """
+    from scipy.stats import beta, binomtest  # here: slow to import, and a training begins without it
+
     found, examples = int(found), int(examples)
     limit, doubtful = (fewest_to_fail(examples, tolerated, error) for error in (_ERROR, _WARN_ERROR))
     status = "fail" if found >= limit else "warn" if found >= doubtful else "pass"
@@ -77,7 +78,7 @@ def fewest_to_fail(examples: int, tolerated: float, error: float = _ERROR) -> in
     if not tolerated:
         return 1
     counts = np.arange(1, examples + 2)
-    return int(counts[np.argmax(binom.sf(counts - 1, examples, tolerated) < error)])
+    return int(counts[np.argmax(_at_least(counts, examples, tolerated) < error)])
 
 
 def paired(name: str, these: int, others: int, examples: int, message: str, meaning: str, tests: int = 1) -> Check:
@@ -94,7 +95,14 @@ def paired(name: str, these: int, others: int, examples: int, message: str, mean
     """
     these, others, examples = int(these), int(others), int(examples)
     together = these + others
-    fewer = together == 0 or binom.sf(these - 1, together, 0.5) * tests >= _ERROR
+    fewer = together == 0 or _at_least(these, together, 0.5) * tests >= _ERROR
     status = "pass" if fewer else "fail"
     check = counted(name, these, examples, RARE, message, meaning)
     return dataclasses.replace(check, status=status, message=message if fewer else f"{message}: {meaning}")
+
+
+def _at_least(counts, examples: int, share: float):
+    """Probability that a binomial X is `counts` or more."""
+    from scipy.stats import binom  # here: slow to import, and a training begins without it
+
+    return binom.sf(counts - 1, examples, share)
