@@ -208,6 +208,15 @@ def test_no_private_module_is_reached_through_a_public_one(module):
     assert not [chain for chain in chains if is_within(chain, ("tf.python", "tf.keras", "keras.src"))]
 
 
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_graph_is_traced_by_way_of_autograph(module):
+    # Converting Python takes a third of the time that tracing does, and nothing here needs it.
+    nodes = list(ast.walk(ast.parse(SOURCES[module])))
+    without = {id(node.func) for node in nodes if isinstance(node, ast.Call) and "autograph=False" in ast.unparse(node)}
+    functions = [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.function"]
+    assert all(id(function) in without for function in functions)
+
+
 def names_imported(source):
     """(module, name) of what is imported from robgan_tf, at the top or within functions."""
     for node in ast.walk(ast.parse(source)):

@@ -38,7 +38,7 @@ def matrix_product_rate(dtype: str, seconds: float = 0.5) -> float:
     """Returns the floating-point operations a second of a large matrix product on the first device."""
     side = 8192 if tf.config.list_logical_devices("GPU") else 1024
     left = tf.cast(tf.random.stateless_uniform([side, side], [0, 0]), dtype)
-    product = tf.function(lambda: tf.reduce_sum(tf.matmul(left, left)))
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(left, left)), autograph=False)
     product().numpy()
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:

@@ -63,7 +63,7 @@ class ClassifierTraining:
         variables = classifier.class_variables
         optimizer.build(variables)
 
-        @tf.function
+        @tf.function(autograph=False)
         def update(pixels, labels):
             classifier.power_iteration()
             with tf.GradientTape() as tape:

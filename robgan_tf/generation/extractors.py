@@ -60,7 +60,7 @@ class Extractor:
         self.image_shape = None if image_shape is None else tuple(int(size) for size in image_shape)
         self.standard = standard
         self._network = network
-        self._run = tf.function(lambda images: network(to_pixel_range(images)), reduce_retracing=True)
+        self._run = tf.function(lambda images: network(to_pixel_range(images)), reduce_retracing=True, autograph=False)
 
     def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns features float32 [B, D] and logits float32 [B, K] of images uint8 [B, H, W, C]."""

@@ -57,7 +57,7 @@ class SampledImages(ImageSource):
         self.about = {"source": "generator", **(about or {}), "labels": "equally many of each class", "seed": seed}
         self.generator = generator
         self.seed = seed
-        self._make = tf.function(self._make, reduce_retracing=True)
+        self._make = tf.function(self._make, reduce_retracing=True, autograph=False)
 
     def _make(self, batch, labels, use):
         seed = tf.random.experimental.stateless_fold_in(tf.constant([self.seed, 0x6E4E], tf.int32), use)

@@ -140,4 +140,4 @@ def _probe(logits, loss, targeted, step, image_shape):
         return zero, wrong, steps[0] < tf.reduce_max(steps[1:], 0) - _ROUNDED
 
     specs = tf.TensorSpec([None, *image_shape], tf.float32), tf.TensorSpec([None], tf.int32)
-    return tf.function(probe).get_concrete_function(*specs, tf.TensorSpec([2], tf.int32))
+    return tf.function(probe, autograph=False).get_concrete_function(*specs, tf.TensorSpec([2], tf.int32))

@@ -86,7 +86,7 @@ class RandomizedSmoothing:
     def counts(self, logits: Callable, examples: Examples, batch_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns how often each class was given under noise, int [N, K]: of the first draws, and of the others."""
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(reduce_retracing=True, autograph=False)
         def count(images, draws, seed):
             def add(index, total):
                 noise = tf.random.stateless_normal(

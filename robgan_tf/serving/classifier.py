@@ -50,7 +50,7 @@ class ServedClassifier(tf.Module):
         self.network_variables = list(variables)
 
         # The checks stay outside of what XLA compiles: it would leave them out.
-        @tf.function(jit_compile=xla or None)
+        @tf.function(jit_compile=xla or None, autograph=False)
         def network(images):
             return tf.cast(logits_fn(images), tf.float32)
 
@@ -63,25 +63,25 @@ class ServedClassifier(tf.Module):
             return answer(decode_images(encoded, image_shape, max_pixels))
 
         # Functions made here instead of decorated methods, because their input signatures depend on the image's shape.
-        @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32, name="images")])
+        @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.float32, name="images")], autograph=False)
         def logits(images):
             return network(images)
 
-        @tf.function(input_signature=logits.input_signature)
+        @tf.function(input_signature=logits.input_signature, autograph=False)
         def from_floats(images):
             images = check_batch(images, image_shape, "float32 images")
             return {"logits": network(check_pixel_range(images))}
 
-        @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name="images")])
+        @tf.function(input_signature=[tf.TensorSpec([None, *image_shape], tf.uint8, name="images")], autograph=False)
         def from_pixels(images):
             return answer(check_batch(images, image_shape, "uint8 images"))
 
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="encoded")])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="encoded")], autograph=False)
         def from_encoded(encoded):
             return answer_encoded(check_batch(encoded, (), "JPEG or PNG files"))
 
         # TF Serving's Classify looks for an input of this very name.
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")], autograph=False)
         def from_examples(inputs):
             inputs = check_batch(inputs, (), "serialized tf.Examples")
             answers = answer_encoded(parse_examples(inputs))
@@ -99,11 +99,11 @@ class ServedClassifier(tf.Module):
         self.from_pixels = from_pixels
         self.from_encoded = from_encoded
         self.from_examples = from_examples
-        self.class_names = tf.function(lambda: tf.constant(class_names), input_signature=[])
-        self.image_shape = tf.function(lambda: tf.constant(image_shape, tf.int32), input_signature=[])
+        self.class_names = tf.function(lambda: tf.constant(class_names), input_signature=[], autograph=False)
+        self.image_shape = tf.function(lambda: tf.constant(image_shape, tf.int32), input_signature=[], autograph=False)
         if features_fn is not None:
 
-            @tf.function(input_signature=logits.input_signature)
+            @tf.function(input_signature=logits.input_signature, autograph=False)
             def features(images):
                 pooled, image_logits = features_fn(images)
                 return {"features": tf.cast(pooled, tf.float32), "logits": tf.cast(image_logits, tf.float32)}

@@ -36,7 +36,9 @@ def check(
 ) -> None:
     """Raises ExportError unless `loaded` answers like `logits_fn` on uint8 images [n, H, W, C], in every way it can."""
     images = preprocessing.to_pixel_range(tf.constant(check_images))
-    network = tf.function(logits_fn, input_signature=[tf.TensorSpec([None, *images.shape[1:]], tf.float32)])
+    network = tf.function(
+        logits_fn, input_signature=[tf.TensorSpec([None, *images.shape[1:]], tf.float32)], autograph=False
+    )
     expected = tf.cast(network(images), tf.float32).numpy()
     scores = tf.nn.softmax(expected).numpy()
     names = np.tile(np.array([name.encode() for name in class_names]), [len(check_images), 1])

@@ -27,7 +27,7 @@ class AttackTimer:
         generator = tf.random.Generator.from_seed(0)
         self._images = generator.uniform([stage.attacked_at_once, *image_shape], -1, 1)
         self._labels = generator.uniform([stage.attacked_at_once], 0, num_classes, tf.int32)
-        self._attack = tf.function(self._attack)
+        self._attack = tf.function(self._attack, autograph=False)
         self._ready = False
 
     def measure(self, step: int) -> dict:

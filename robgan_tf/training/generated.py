@@ -220,7 +220,7 @@ def write_samples(generator: keras.Model, path: str, count: int, seed: int):
 
 
 def _chunks(generator: keras.Model, labels: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    @tf.function
+    @tf.function(autograph=False)
     def make(seed, labels):
         return to_uint8(generate(generator, draw_noise(generator, [_CHUNK], seed), labels))
 

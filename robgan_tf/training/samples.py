@@ -64,7 +64,7 @@ class SampleGrids:
         self.data = data
         self.run_directory = run_directory
         self.seed = seed
-        self._adversarial = tf.function(self._adversarial)
+        self._adversarial = tf.function(self._adversarial, autograph=False)
 
     def write(self, step: int) -> dict:
         """Writes the grids of the players as they are at `step`.

@@ -24,7 +24,7 @@ class StandingStatistics:
 
     def __init__(self, generator: keras.Model):
         self.generator = generator
-        self._observe = tf.function(self._observe)
+        self._observe = tf.function(self._observe, autograph=False)
 
     def take(self, seeds: Sequence[tf.Tensor], batch_size: int):
         """Takes the statistics; to be called before the generator is sampled from, outside of a training step.

@@ -119,7 +119,7 @@ class AttackedClassifier:
             # Any number of images: those that still stand become fewer and fewer.
             specs = [tf.TensorSpec([None, *examples.image_shape], tf.uint8), tf.TensorSpec([None], tf.int32)]
             specs += [tf.TensorSpec([], tf.float32), tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)]
-            self._graph = tf.function(self._attack).get_concrete_function(*specs)
+            self._graph = tf.function(self._attack, autograph=False).get_concrete_function(*specs)
         count = -(-len(examples) // self.batch_size)
         for index, rows in enumerate(np.array_split(np.arange(len(examples)), count) if count else ()):
             # Filled up, so that the replicas get equally many.

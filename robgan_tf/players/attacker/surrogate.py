@@ -110,7 +110,10 @@ class Surrogate(Transfer):
             optimizer.apply_gradients(zip(gradients, network.trainable_variables))
 
         # All replicas do the same; the sum of their gradients has the direction of one, and Adam knows no more of it.
-        @tf.function(input_signature=[tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8), tf.TensorSpec([2], tf.int32)])
+        @tf.function(
+            input_signature=[tf.TensorSpec([None, *pixels.shape[1:]], tf.uint8), tf.TensorSpec([2], tf.int32)],
+            autograph=False,
+        )
         def update(pixels, seed):
             tf.distribute.get_strategy().run(replica, (pixels, seed))
 
