@@ -79,7 +79,7 @@ def test_square_moves_along_the_plateaus_of_hard_labels(examples):
 
 def test_images_that_no_start_fools_are_given_up(examples):
     def constant(images):
-        return tf.one_hot(tf.zeros(len(images), tf.int32), CLASSES)
+        return tf.one_hot(tf.zeros(tf.shape(images)[0], tf.int32), CLASSES)
 
     zeros = Examples(examples.images, np.zeros(COUNT, np.int32))
     attacked = AttackedClassifier(constant, HopSkipJump(LInf(0.1), 3, 5, tries=4), COUNT)
