@@ -94,10 +94,10 @@ SYSTEMS = {
     ),
     "recipe_share_100": _recipe("the recipe, generated images alone", "FineTuning.generated_share = 1.0"),
     "recipe_share_75": _recipe("the recipe, three quarters generated", "FineTuning.generated_share = 0.75"),
-    "recipe_share_25": _recipe("the recipe, a quarter generated", "FineTuning.generated_share = 0.25"),
     "recipe_without_trades": _recipe("without TRADES (plain loss)", "FineTuning.objective = @adversarial()"),
     "recipe_without_average": _recipe("without the average of the weights", "FineTuning.average_decay = 0.0"),
     "recipe_without_smoothing": _recipe("without label smoothing", "FineTuning.label_smoothing = 0.0"),
+    "recipe_share_25": _recipe("the recipe, a quarter generated", "FineTuning.generated_share = 0.25"),
     "recipe_without_one_cycle": _recipe(
         "with a rate that falls in a line, not of one cycle",
         "FineTuning.schedule = @finetuning/linear",
