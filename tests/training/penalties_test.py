@@ -279,7 +279,7 @@ def test_gin_binds_penalties_by_reference():
 
 
 def test_a_penalty_and_a_loss_of_your_own_are_one_file(cotraining, tmp_path, monkeypatch):
-    (tmp_path / "my_defence.py").write_text(
+    (tmp_path / "my_small_logits.py").write_text(
         textwrap.dedent(
             """
             import gin
@@ -318,7 +318,7 @@ def test_a_penalty_and_a_loss_of_your_own_are_one_file(cotraining, tmp_path, mon
     monkeypatch.syspath_prepend(tmp_path)
     gin.parse_config(
         """
-        import my_defence
+        import my_small_logits
         small_logits.weight = 2.0
         parts.losses = @squared_losses()
         parts.penalty = @small_logits()
