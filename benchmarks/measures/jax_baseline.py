@@ -5,8 +5,9 @@ are made in place; calls are dispatched one behind the other, and only the last 
 attack with respect to the images alone, W / sigma once for all steps of an attack, real and fake images in one pass.
 
 A step of the attack is a compiled function, not the body of a `lax.fori_loop`, nor a training step a `lax.scan` over
-its rounds: in the body of a loop XLA's convolutions took twice as long on a CPU, with JAX 0.4.34 as with 0.12.0
-(https://github.com/jax-ml/jax/issues/12868). To unroll the loops takes no less time, and longer to compile.
+its rounds: in the body of a loop XLA's float32 convolutions took two to twenty times as long on a CPU, with JAX 0.4.34
+as with 0.12.0 (https://github.com/jax-ml/jax/issues/12868). To unroll the loops takes no less time, and longer to
+compile. `peers.start_framework` starts JAX in its faster form.
 """
 
 from __future__ import annotations

@@ -23,8 +23,17 @@ EVALUATION_STEPS, RELATIVE_STEP_SIZE = 20, 0.2
 def start_framework(framework: str, threads: int):
     """Imports the framework of a peer, and gives it so many threads."""
     if framework == "jax":
-        os.environ["PJRT_NPROC"] = str(threads)  # read once, at JAX's first operation
-        import jax  # noqa: F401
+        os.environ["PJRT_NPROC"] = str(threads)
+        import jax
+
+        found = os.environ.get("XLA_FLAGS")
+        if jax.__version_info__ < (0, 5):  # its new runtime for CPUs takes twice as long as the old one
+            os.environ["XLA_FLAGS"] = f"{found or ''} --xla_cpu_use_thunk_runtime=false"
+        jax.devices()  # reads both once and for all
+        # TensorFlow reads the flags, too, and ends the process where it does not know one.
+        os.environ.pop("XLA_FLAGS", None)
+        if found is not None:
+            os.environ["XLA_FLAGS"] = found
     else:
         import torch
 

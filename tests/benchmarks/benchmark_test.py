@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
 
 from measures.growth import exponents  # noqa: E402
+from measures.machine import is_there  # noqa: E402
 from measures.shapes import Arithmetic, Shapes  # noqa: E402
 from measures.timing import Series  # noqa: E402
 
@@ -69,19 +70,34 @@ def run_command(*arguments):
 
 
 @pytest.mark.slow
-def test_command_compares_with_the_peer(tmp_path):
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("package, peers", [("torch", ["well_written", "naive"]), ("jax", ["jax"])])
+def test_command_compares_with_the_peers(tmp_path, package, peers):
+    pytest.importorskip(package)
     out = tmp_path / "peer.json"
     small = [f"--gin_param={player}.base_width=2" for player in ("Generator", "Discriminator")]
     small += ["--batch=2", "--discriminator_steps=1", "--attack_steps=1", "--repetitions=1", "--starts=1"]
     # One thread: on a machine with other work, PyTorch's would wait for each other longer than they compute.
     what = ["--measure=peer", "--sizes=32px_16", "--precision=float32", "--parts=attack,iteration", "--threads=1"]
-    answer = run_command(*what, *small, "--peers=well_written,naive", f"--out={out}")
+    answer = run_command(*what, *small, f"--peers={','.join(peers)}", f"--out={out}")
     assert answer.returncode == 0, answer.stderr
     measured = {one["name"]: one for one in json.loads(out.read_text())["measures"]["peer"]}
-    assert measured["32px_16 float32 iteration: naive / ours"]["at_least"] == 2.0
+    required = {"well_written": 1.3, "naive": 2.0, "jax": 1.3}
+    for peer in peers:
+        assert measured[f"32px_16 float32 iteration: {peer} / ours"]["at_least"] == required[peer]
+        assert measured[f"32px_16 float32: {peer}, peak memory above imports"]["median"] > 1
     assert measured["32px_16 float32 attack: ours"]["flops_per_second"] > 0
-    assert measured["32px_16 float32: well_written, peak memory above imports"]["median"] > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package, peer", [("torch", "well_written"), ("jax", "jax")])
+def test_a_peer_that_is_not_installed_is_told_in_one_line(package, peer):
+    if is_there(package):
+        pytest.skip(f"{package} is installed")
+    answer = run_command("--measure=peer", f"--peers={peer}")
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[-1].endswith(
+        f"{package} is not installed: pip install -c constraints-2.15.txt -e '.[bench]'"
+    )
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The JAX peer of the benchmark does the arithmetic of this project; skipped where JAX is not installed."""
 
-import os
 import pathlib
 import sys
 
@@ -8,12 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-os.environ.setdefault("PJRT_NPROC", "1")  # as JAX starts; small networks need no more threads
 jax = pytest.importorskip("jax")
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))  # they are scripts, not a package
 
 from measures.jax_baseline import Peer  # noqa: E402
+from measures.peers import start_framework  # noqa: E402
 
 from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
 from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
@@ -30,6 +29,8 @@ from tests.benchmarks.stages import (  # noqa: E402
     make_stage,
     some_images,
 )
+
+start_framework("jax", threads=1)  # small networks need no more
 
 
 def make_peer(stage, **options):
