@@ -49,7 +49,7 @@ def reproduce():
     out = relative(FLAGS.out or f"results/reproduce/{experiment}_{data}_{scale_name}")
     os.chdir(REPOSITORY)  # gin files are named from here, and folders of runs are recorded so
 
-    compared = comparison(experiment, data, scale_name)
+    compared = command_line.or_fail(lambda: comparison(experiment, data, scale_name).of(FLAGS.systems))
     runs = runs_of(compared, scale, seeds, root, FLAGS.gin_param)
     print(f"{compared.title}; {data}, scale {scale_name}: scaled is {scale.scaled}")
     for line in _bindings(runs):
@@ -135,6 +135,12 @@ def define_flags(values):
     flags.DEFINE_string("scale", "cpu", f"How large: {', '.join(SCALES)}.", flag_values=values)
     flags.DEFINE_string("data", "cifar10", f"The data set: {', '.join(DATA)}.", flag_values=values)
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of each system.", flag_values=values)
+    flags.DEFINE_list(
+        "systems",
+        [],
+        "Of --experiment=strongest: these systems alone, and the generator; all if not given.",
+        flag_values=values,
+    )
     flags.DEFINE_multi_string(
         "gin_param", [], "One binding for every run, e.g. the folder of the data; repeatable.", flag_values=values
     )

@@ -276,6 +276,20 @@ def test_what_a_part_is_worth_is_the_paired_difference_with_and_without_it(recip
     assert "| TRADES | -2.0 ± 0.0 | +1.0 ± 2.0 | +0.0 ± 0.0 | +25% |" in text and "classifier: 20 of each." in text
 
 
+def test_some_systems_alone_can_be_compared_where_each_stands_for_itself(recipes):
+    some = comparison("strongest", "digits", "smoke").of(["recipe", "recipe_share_0"])
+    assert [part.system for part in some.parts] == [SAMPLED, "recipe", "recipe_share_0"]
+    kept = [run for run in recipes.runs if run.part in some.parts]
+    found = recipe.strongest(Runs(kept, recipes.expected, "digits"))
+    assert list(found.results["worth"]) == ["generated images, 50%"]
+    assert found.results["worth"]["generated images, 50%"]["gain"]["mean"] == pytest.approx([1, 12])
+    assert "Not among the systems here: plain adversarial training, Adam" in found.lines[-2]
+    with pytest.raises(ValueError, match="--systems must be among recipe, .*; got nothing"):
+        comparison("strongest", "digits", "smoke").of(["recipe", "nothing"])
+    with pytest.raises(ValueError, match="needs all of its systems: Table 1"):
+        comparison("table1", "digits", "smoke").of(["robgan"])
+
+
 def test_recipes_with_other_numbers_of_updates_are_said_to_be_unequal(recipes):
     recipes.expected["recipe_plain, seed 0"]["stages"][0]["updates"] = 21
     assert "NOT EQUAL: recipe 20, recipe_share_0 20, recipe_plain 21," in "\n".join(recipe.strongest(recipes).lines)

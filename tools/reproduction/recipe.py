@@ -29,8 +29,10 @@ _WORTH = {
 
 def strongest(runs: Runs) -> Gathered:
     """Accuracy of the recipe and of its variants, and what each part is worth: differences paired by seed."""
-    found = {name: robustness(runs.of(name)) for name, system in SYSTEMS.items() if system.recipe}
-    one = found["recipe"]
+    found = {name: robustness(runs.of(name)) for name, system in SYSTEMS.items() if system.recipe and runs.of(name)}
+    shares = {name: share for name, share in _SHARES.items() if name in found}
+    missing = [_TITLES[name] for name, system in SYSTEMS.items() if system.recipe and name not in found]
+    one = next(iter(found.values()))
     epsilons, at, reference = one.epsilons, one.at, number(one.reference_epsilon)
     summaries = {name: of.to_json() for name, of in found.items()}
     operations = {name: _operations(runs, name) for name in found}
@@ -44,6 +46,7 @@ def strongest(runs: Runs) -> Gathered:
             "operations": operations[others] and operations[has] / operations[others] - 1,
         }
         for part, (has, others) in _WORTH.items()
+        if has in found and others in found
     }
     results = {
         "epsilons": epsilons,
@@ -84,15 +87,17 @@ def strongest(runs: Runs) -> Gathered:
         "Worth is paired: the difference of each seed first, then mean and standard error; one of less than three "
         "standard errors may well be chance. All have the same network, batch size and attack in training, and are "
         "measured at the best checkpoint by validation under attack: no choice saw a test image. The generator of a "
-        f"seed is trained on the same training images. {_updates(updates)}",
+        f"seed is trained on the same training images. {_updates(updates)}"
+        + (f" Not among the systems here: {'; '.join(missing)}." if missing else ""),
         "",
     ]
 
     def draw(figure):
         left, right = figure.subplots(1, 2)
         for split, label in (("test", "test images"), ("train", "training images")):
-            by_seed = list(zip(*(getattr(found[name], split)[:, at] for name in _SHARES)))
-            band(left, list(_SHARES.values()), summarize(by_seed), label)
+            by_seed = list(zip(*(getattr(found[name], split)[:, at] for name in shares)))
+            if shares:
+                band(left, list(shares.values()), summarize(by_seed), label)
         left.set(xlabel="share of generated images", ylabel=f"accuracy at epsilon {reference}, %")
         left.legend(fontsize=7)
         places = range(len(worth))[::-1]

@@ -7,6 +7,7 @@ that experiments share are trained once.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 # The classifier by whose features all generators are measured.
 EXTRACTOR = "standard_training"
@@ -101,7 +102,7 @@ SYSTEMS = {
     "recipe_without_one_cycle": _recipe(
         "with a rate that falls in a line, not of one cycle",
         "FineTuning.schedule = @finetuning/linear",
-        "finetuning/linear.initial = 0.05",  # the peak of the cycle,
+        "finetuning/linear.initial = 0.05",  # the peak of the cycle
     ),
     "recipe_with_awp": _recipe(
         "with adversarial weight perturbation", "FineTuning.weight_perturbation = @awp()", "awp.gamma = 0.005"
@@ -135,10 +136,32 @@ class Comparison:
     Attributes:
         title: its heading.
         parts: what it compares.
+        divisible: whether some of the parts can be compared without the others.
     """
 
     title: str
     parts: tuple[Part, ...]
+    divisible: bool = False
+
+    def of(self, systems: Sequence[str]) -> Comparison:
+        """Returns the comparison of some systems, by name; of all if there are none.
+
+        Raises:
+            ValueError: for a system that is not in it, and where all are needed.
+        """
+        if not systems:
+            return self
+        if not self.divisible:
+            raise ValueError(
+                f"--systems does not go with this experiment, which needs all of its systems: {self.title}."
+            )
+        there = [part.system for part in self.parts if not part.samples]
+        unknown = sorted(set(systems) - set(there))
+        if unknown:
+            raise ValueError(f"--systems must be among {', '.join(there)}; got {', '.join(unknown)}.")
+        return dataclasses.replace(
+            self, parts=tuple(part for part in self.parts if part.samples or part.system in systems)
+        )
 
     @property
     def needs_extractor(self) -> bool:
@@ -176,6 +199,7 @@ def comparison(name: str, data: str, scale: str) -> Comparison:
         "strongest": Comparison(
             "What the parts of the recipe of gin/strongest/ are worth, and generated images beside them",
             (Part(SAMPLED, samples=True), *(Part(name) for name, system in SYSTEMS.items() if system.recipe)),
+            divisible=True,
         ),
     }[name]
 
