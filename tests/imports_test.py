@@ -254,7 +254,7 @@ def test_importing_the_package_does_not_import_tensorflow():
 
 
 def test_a_training_begins_without_what_is_slow_to_import():
-    # A second and 60 MiB together; on TensorFlow 2.21 another module of the stack may need them.
+    # Half a second and 46 MiB together; on TensorFlow 2.21 another module of the stack may need them.
     result = run("""
 import sys, tensorflow, tensorflow_datasets
 from robgan_tf.keras2 import keras

@@ -99,7 +99,7 @@ def _trace_statistics(stage: CoTraining, strategy: tf.distribute.Strategy) -> Fo
 
 def _trace(strategy, function: Callable, *arguments: tf.TensorSpec) -> Footprint:
     with strategy.scope():
-        # Without autograph, as under `fit`.
+        # Without AutoGraph, as wherever graphs are traced.
         traced = tf.function(lambda *tensors: strategy.run(function, args=tensors), autograph=False)
         return footprint(traced.get_concrete_function(*arguments), _first_device(strategy))
 
