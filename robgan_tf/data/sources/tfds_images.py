@@ -210,10 +210,10 @@ def _prepared_tfds_builder(name: str, data_dir: str | None, download: bool) -> t
             "set tfds_images.download = True to fetch it, or data_dir to where it is."
         )
     try:
+        check_hosts(builder.url_infos)  # before a folder is made
         with preparing(folder):
             builder = tfds.builder(name, data_dir=data_dir)
             if not is_prepared(builder):  # another process may have been faster
-                check_hosts(builder.url_infos)
                 builder.download_and_prepare()
     except Exception as error:  # whatever went wrong outside: network, disk, checksum, files to be fetched by hand
         raise ValueError(

@@ -38,4 +38,5 @@ def test_behind_a_proxy_nothing_is_asked(no_network, monkeypatch):
 def test_a_set_that_can_t_be_downloaded_is_one_line_at_once(no_network, tmp_path):
     message = r"'cifar10' could not be downloaded and prepared in .*: www\.cs\.toronto\.edu can't be found"
     with pytest.raises(ValueError, match=message):
-        tfds_images("cifar10", data_dir=str(tmp_path), download=True)
+        tfds_images("cifar10", data_dir=str(tmp_path / "mistyped"), download=True)
+    assert not list(tmp_path.iterdir())
