@@ -1,15 +1,10 @@
 """The JAX peer of the benchmark does the arithmetic of this project; skipped where JAX is not installed."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 jax = pytest.importorskip("jax")
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))  # they are scripts, not a package
 
 from measures.jax_baseline import Peer  # noqa: E402
 from measures.peers import start_framework  # noqa: E402

@@ -1,16 +1,11 @@
 """The PyTorch peer of the benchmark does the arithmetic of this project; skipped where PyTorch is not installed."""
 
-import pathlib
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # small networks: two threads would wait for each other where the machine has other work
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "benchmarks"))  # they are scripts, not a package
 
 from measures.torch_baseline import Peer  # noqa: E402
 
