@@ -16,7 +16,7 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 
 from reproduction import figures, recipe, report, tables
 from reproduction.comparable import NotComparableError, check, differences
-from reproduction.doing import RunFailedError, do
+from reproduction.execution import RunFailedError, do
 from reproduction.expected import REPOSITORY, expected, with_seed
 from reproduction.gathering import Runs
 from reproduction.planning import plan

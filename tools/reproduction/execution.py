@@ -1,4 +1,4 @@
-"""Doing what is missing of a run, command by command."""
+"""Executes what is missing of a run, command by command."""
 
 from __future__ import annotations
 
