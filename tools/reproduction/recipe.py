@@ -85,9 +85,9 @@ def strongest(runs: Runs) -> Gathered:
     )
     lines += [
         "Worth is paired: the difference of each seed first, then mean and standard error; one of less than three "
-        "standard errors may well be chance. All have the same network, batch size and attack in training, and are "
-        "measured at the best checkpoint by validation under attack: no choice saw a test image. The generator of a "
-        f"seed is trained on the same training images. {_updates(updates)}"
+        "standard errors may well be chance. All have the same network, batch size and steps of the attack in "
+        "training, and are measured at the best checkpoint by validation under attack: no choice saw a test image. "
+        f"The generator of a seed is trained on the same training images. {_updates(updates)}"
         + (f" Not among the systems here: {'; '.join(missing)}." if missing else ""),
         "",
     ]
