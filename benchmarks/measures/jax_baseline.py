@@ -41,7 +41,7 @@ def draw(key: Array, count: int, latent_dim: int, num_classes: int) -> tuple[Arr
 class Peer:
     """The three players, and a step of their training, with the weights of the authors' code for the split loss.
 
-    All methods wait for what they compute.
+    Attacks, updates, training steps and evaluations wait for what they compute.
 
     Args:
         shapes: of the networks.
