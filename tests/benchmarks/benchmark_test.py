@@ -10,18 +10,16 @@ import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from measures.growth import exponents
+from measures.machine import is_there
+from measures.shapes import Arithmetic, Shapes
+from measures.timing import Series
+
+from robgan_tf.players.discriminator import Discriminator
+from robgan_tf.players.generator import Generator
+from robgan_tf.serving.saved_model import export_classifier
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
-
-from measures.growth import exponents  # noqa: E402
-from measures.machine import is_there  # noqa: E402
-from measures.shapes import Arithmetic, Shapes  # noqa: E402
-from measures.timing import Series  # noqa: E402
-
-from robgan_tf.players.discriminator import Discriminator  # noqa: E402
-from robgan_tf.players.generator import Generator  # noqa: E402
-from robgan_tf.serving.saved_model import export_classifier  # noqa: E402
 
 
 def test_arithmetic_by_hand():

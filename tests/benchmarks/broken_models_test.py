@@ -1,20 +1,14 @@
 """Broken classifiers are found by checks that are independent of each other; of honest ones none fails."""
 
 import json
-import pathlib
-import sys
 
+import broken_models
 import pytest
 import tensorflow as tf
+from broken import honest, models
+from broken.networks import digits
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
-
-import broken_models  # noqa: E402
-from broken import honest, models  # noqa: E402
-from broken.networks import digits  # noqa: E402
-
-from robgan_tf.data.preprocessing import to_pixel_range  # noqa: E402
+from robgan_tf.data.preprocessing import to_pixel_range
 
 
 def first_quick(names):

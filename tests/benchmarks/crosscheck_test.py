@@ -6,21 +6,18 @@ import pathlib
 import subprocess
 import sys
 
+import attack_libraries
+import crosscheck
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from robgan_tf.data.datasets import Examples
+from robgan_tf.players.attacker.pgd import Attacker
+from robgan_tf.players.attacker.threat_model import LInf
+from robgan_tf.serving.saved_model import export_classifier
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))  # they are scripts, not a package
-
-import attack_libraries  # noqa: E402
-import crosscheck  # noqa: E402
-
-from robgan_tf.data.datasets import Examples  # noqa: E402
-from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
-from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
-from robgan_tf.serving.saved_model import export_classifier  # noqa: E402
-
 EPSILON = 0.3
 WEIGHTS = np.random.default_rng(0).normal(size=[4 * 4 * 3, 4]).astype(np.float32)
 
