@@ -9,8 +9,6 @@ jax = pytest.importorskip("jax")
 from measures.jax_baseline import Peer  # noqa: E402
 from measures.peers import start_framework  # noqa: E402
 
-from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
-from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
 from robgan_tf.run import devices  # noqa: E402
 from robgan_tf.training.randomness import generator_inputs, step_seeds  # noqa: E402
 from tests.benchmarks.stages import (  # noqa: E402
@@ -22,6 +20,7 @@ from tests.benchmarks.stages import (  # noqa: E402
     STEPS,
     assert_close,
     make_stage,
+    our_evaluation,
     some_images,
 )
 
@@ -66,16 +65,8 @@ def test_attacks_agree():
 def test_evaluations_agree():
     stage = make_stage()
     peer = make_peer(stage)
-    images, _ = some_images(count=64)
-    labels = tf.argmax(stage.discriminator(images).classes, axis=-1, output_type=tf.int32)
-    attack = Attacker(LInf(EPSILON), 20, relative_step_size=0.2)
-
-    def logits(images):
-        return stage.discriminator(images, training=False).classes
-
-    attacked = tf.function(lambda: attack.fool(logits, tf.constant(images), labels, [0, 0]))()
-    ours = tf.equal(tf.argmax(logits(attacked), axis=-1, output_type=tf.int32), labels).numpy()
-    theirs = np.asarray(peer.evaluate_pgd(peer.images(images), peer.labels(labels.numpy())))
+    images, labels, ours = our_evaluation(stage)
+    theirs = np.asarray(peer.evaluate_pgd(peer.images(images), peer.labels(labels)))
     assert 0 < ours.sum() < 64
     assert np.sum(ours != theirs) <= 1
 

@@ -55,6 +55,20 @@ def some_images(network="32px_sngan", count=BATCH):
     return images, random.integers(0, 5, count).astype(np.int32)
 
 
+def our_evaluation(stage):
+    """Images, the labels that the discriminator gives them, and which of these it keeps under this project's PGD-20."""
+    images, _ = some_images(count=64)
+    labels = tf.argmax(stage.discriminator(images).classes, axis=-1, output_type=tf.int32)
+    attack = Attacker(LInf(EPSILON), 20, relative_step_size=0.2)
+
+    def logits(images):
+        return stage.discriminator(images, training=False).classes
+
+    attacked = tf.function(lambda: attack.fool(logits, tf.constant(images), labels, [0, 0]))()
+    kept = tf.equal(tf.argmax(logits(attacked), axis=-1, output_type=tf.int32), labels)
+    return images, labels.numpy(), kept.numpy()
+
+
 def assert_close(theirs, ours, tolerance):
     """Compares with a tolerance relative to the largest number: rounding adds up over sums of large and small ones."""
     theirs, ours = np.asarray(theirs), np.asarray(ours)

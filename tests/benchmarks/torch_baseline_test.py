@@ -9,8 +9,6 @@ torch.set_num_threads(1)  # small networks: two threads would wait for each othe
 
 from measures.torch_baseline import Peer  # noqa: E402
 
-from robgan_tf.players.attacker.pgd import Attacker  # noqa: E402
-from robgan_tf.players.attacker.threat_model import LInf  # noqa: E402
 from robgan_tf.run import devices  # noqa: E402
 from robgan_tf.training.randomness import generator_inputs, step_seeds  # noqa: E402
 from tests.benchmarks.stages import (  # noqa: E402
@@ -22,6 +20,7 @@ from tests.benchmarks.stages import (  # noqa: E402
     STEPS,
     assert_close,
     make_stage,
+    our_evaluation,
     some_images,
 )
 
@@ -63,7 +62,7 @@ def test_attacks_agree(naive):
     stage = make_stage()
     peer = make_peer(stage, naive=naive)
     images, labels = some_images()
-    theirs = to_nhwc(peer.attack(peer.images(images), torch.from_numpy(labels).long()))
+    theirs = to_nhwc(peer.attack(peer.images(images), peer.labels(labels)))
     ours = tf.function(stage.attack, autograph=False)(tf.constant(images), tf.constant(labels), [0, 0]).numpy()
     assert np.abs(ours - images).max() > 0.99 * EPSILON
     # A step goes by the gradient's sign. Where the gradient is zero but for rounding, it may go the other way.
@@ -75,16 +74,8 @@ def test_attacks_agree(naive):
 def test_evaluations_agree(naive):
     stage = make_stage()
     peer = make_peer(stage, naive=naive)
-    images, _ = some_images(count=64)
-    labels = tf.argmax(stage.discriminator(images).classes, axis=-1, output_type=tf.int32)
-    attack = Attacker(LInf(EPSILON), 20, relative_step_size=0.2)
-
-    def logits(images):
-        return stage.discriminator(images, training=False).classes
-
-    attacked = tf.function(lambda: attack.fool(logits, tf.constant(images), labels, [0, 0]))()
-    ours = tf.equal(tf.argmax(logits(attacked), axis=-1, output_type=tf.int32), labels).numpy()
-    theirs = peer.evaluate_pgd(peer.images(images), torch.from_numpy(labels.numpy()).long()).numpy()
+    images, labels, ours = our_evaluation(stage)
+    theirs = peer.evaluate_pgd(peer.images(images), peer.labels(labels)).numpy()
     assert 0 < ours.sum() < 64
     assert np.sum(ours != theirs) <= 1
 
