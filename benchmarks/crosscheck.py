@@ -126,6 +126,11 @@ def crosscheck():
         command_line.fail("there is no library to compare with")
     classifier = command_line.or_fail(lambda: load_logits(FLAGS.saved_model))
     experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
+    # Not those that a network of their own has to be trained for.
+    attacks = [attack for attack in experiment.evaluation.attacks if not isinstance(attack, Transfer)]
+    for attack in attacks if with_autoattack else ():
+        if attack.threat_model.norm != FLAGS.norm:
+            command_line.fail(f"--norm={FLAGS.norm} and {attack.name} in {attack.threat_model.norm}: give the same")
     examples = experiment.data.test.take(FLAGS.examples, FLAGS.seed)
     signature = [tf.TensorSpec([None, *examples.image_shape], tf.float32)]
     logits = tf.function(classifier, input_signature=signature, autograph=False)
@@ -144,13 +149,6 @@ def crosscheck():
             rows.append(judged(library, attack))
         compare(rows, PGD_POINTS)
     if with_autoattack:
-        # Not those that a network of their own has to be trained for.
-        attacks = [attack for attack in experiment.evaluation.attacks if not isinstance(attack, Transfer)]
-        for attack in attacks:
-            if attack.threat_model.norm != setting.norm:
-                command_line.fail(
-                    f"--norm={setting.norm} and {attack.name} in {attack.threat_model.norm}: give the same"
-                )
         standard = [attack for attack in attacks if attack.name in STANDARD]
         for attack in standard if setting.norm == "linf" and FLAGS.each else ():
             pair = [judge(setting, examples, attack.name, "robgan_tf", our_worst_case(setting, [attack]))]

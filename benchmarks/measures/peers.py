@@ -27,7 +27,9 @@ def start_framework(framework: str, threads: int):
         import jax
 
         found = os.environ.get("XLA_FLAGS")
-        if jax.__version_info__ < (0, 5):  # its new runtime for CPUs takes twice as long as the old one
+        # Its new runtime for CPUs takes twice as long as the old one, which is there until 0.5. Before 0.4.32 that was
+        # the only one, and an unknown flag would end the process.
+        if (0, 4, 32) <= jax.__version_info__ < (0, 5):
             os.environ["XLA_FLAGS"] = f"{found or ''} --xla_cpu_use_thunk_runtime=false"
         jax.devices()  # reads both once and for all
         # TensorFlow reads the flags, too, and ends the process where it does not know one.
