@@ -1,7 +1,8 @@
-"""What a run would need, before it runs: data, arithmetic, memory of the devices, disk (`--dry_run`).
+"""What a run would need, before it runs: data, time, memory of the devices, disk (`--dry_run`).
 
-The stages' own steps are traced, and nothing is run but the reader of the data and one matrix product.
-See docs/dry_run.md for what is counted and how well it agrees with measurements.
+The stages' own steps are traced, and nothing is run but the reader of the data, one matrix product and, where they fit
+in the memory of this machine, a few of the steps. See docs/dry_run.md for what is counted and how well it agrees with
+measurements.
 """
 
 from __future__ import annotations
@@ -16,23 +17,18 @@ import tensorflow as tf
 from robgan_tf.data.datasets import Examples
 from robgan_tf.experiment.disk import disk_needs, free_bytes, readable
 from robgan_tf.experiment.footprint import Footprint, bytes_of
-from robgan_tf.experiment.machine_speed import gpu_memory, host_memory, matrix_product_rate, reader_rate
-from robgan_tf.experiment.needs import (
-    TENSORFLOW_BYTES,
-    WORKSPACE,
-    attack_needs,
-    resident_bytes,
-    step_needs,
-    with_workspace,
-)
+from robgan_tf.experiment.machine_speed import free_memory, gpu_memory, host_memory, matrix_product_rate, reader_rate
+from robgan_tf.experiment.needs import TENSORFLOW_BYTES, WORKSPACE, RunNeeds, resident_bytes, run_needs, with_workspace
+from robgan_tf.experiment.prediction import Prediction, predict
 from robgan_tf.keras2 import keras
-from robgan_tf.run import devices
 from robgan_tf.time_left import duration
-from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.stage import Stage
 
 if TYPE_CHECKING:
     from robgan_tf.experiment.build import Experiment
+
+# Steps are timed where so many times the memory that was estimated is free: a run has taken 1.4 times.
+_RESERVE = 1.5
 
 
 @dataclasses.dataclass
@@ -42,12 +38,18 @@ class _Verdicts:
     Attributes:
         room: what is needed of what there is, "memory 1 GiB of 24 GiB".
         short: whether something of that is too little.
+        host: bytes needed of this machine's memory.
+        rate: floating-point operations a second of a matrix product on a device.
+        waiting: seconds that the reader needs for a step of each stage, where that is known.
         seconds: that the training takes at least.
         warnings: what may be too little, and what to do.
     """
 
     room: list[str] = dataclasses.field(default_factory=list)
     short: bool = False
+    host: int = 0
+    rate: float = 0.0
+    waiting: dict[Stage, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
     warnings: list[str] = dataclasses.field(default_factory=list)
 
@@ -62,34 +64,77 @@ class _Verdicts:
 def report(experiment: Experiment, run_dir: str) -> list[str]:
     """Returns lines about what a run would need.
 
-    The first three say whether it will fit, how long it takes at least, and what is missing. Then comes what was
-    counted, and warnings, "warning: ...".
+    The first three say whether it will fit, how long it takes, and what is missing. Then comes what was counted, and
+    warnings, "warning: ...".
 
     Args:
-        experiment: the run, made for a dry run.
+        experiment: the run, made for a dry run; its networks have other weights afterwards.
         run_dir: its folder; only its disk is looked at.
     """
     verdicts = _Verdicts()
     lines = [*_data(experiment), *_devices(experiment), *_players(experiment)]
-    needs = {}
     for stage in experiment.training_stages:
         lines += _length(stage)
-        needs[stage] = step_needs(stage, experiment.data.image_shape, experiment.strategy)
+    needs = run_needs(experiment)
     lines += _speed(experiment, needs, verdicts)
     lines += _memory(experiment, needs, verdicts)
+    untimed = why_untimed(experiment, verdicts.short, verdicts.host)
+    prediction = None if untimed else predict(experiment, needs, verdicts.rate, verdicts.waiting)
+    lines += _time(prediction, untimed)
     lines += _disk(experiment, pathlib.Path(run_dir), verdicts)
     missing = "nothing"
     if experiment.missing is not None:
         missing = f"the data; counted is what the configuration expects of them ({experiment.missing.rstrip('.')})"
     return [
         f"fits: {'no' if verdicts.short else 'yes'}: {', '.join(verdicts.room)}",
-        f"takes: at least {duration(verdicts.seconds)} of training on {_devices_in_words(experiment)}, by the "
-        f"arithmetic alone; the evaluation comes on top",
+        f"takes: {_takes(prediction, verdicts.seconds, _devices_in_words(experiment))}",
         f"missing: {missing}",
         "",
         *lines,
         *(f"warning: {warning}" for warning in verdicts.warnings),
     ]
+
+
+def why_untimed(experiment: Experiment, short: bool, needed: int) -> str:
+    """Returns why no steps can be timed here, in words, or nothing where they can.
+
+    Args:
+        experiment: the run.
+        short: whether the memory of this machine or of its GPUs is too little.
+        needed: bytes that are needed of this machine's memory.
+    """
+    replicas, free = experiment.strategy.num_replicas_in_sync, free_memory()
+    if replicas > 1 and not tf.config.list_logical_devices("GPU"):
+        return f"the {replicas} replicas are not devices of this machine"
+    if short:
+        return "the run does not fit in the memory"
+    if free is not None and needed * _RESERVE > free:
+        return f"{readable(free)} of memory are free, and a run may take up to {readable(round(needed * _RESERVE))}"
+    return ""
+
+
+def _takes(prediction: Prediction | None, at_least: float, on_devices: str) -> str:
+    if prediction is None:
+        return (
+            f"at least {duration(at_least)} of training on {on_devices}, by the arithmetic alone; the evaluation comes "
+            f"on top"
+        )
+    stages = ", ".join(f"{name} {duration(seconds)}" for name, seconds in prediction.training.items())
+    return (
+        f"about {duration(sum(prediction.training.values()))} of training on this machine ({stages}), then an "
+        f"evaluation with at most {duration(prediction.attacks)} of attacks, and its checks; by the arithmetic alone "
+        f"the training takes at least {duration(at_least)}"
+    )
+
+
+def _time(prediction: Prediction | None, untimed: str) -> Iterator[str]:
+    if prediction is None:
+        yield f"time: no step was timed: {untimed}"
+        return
+    yield "time, as steps take here:"
+    for name, step in prediction.steps.items():
+        yield f"  {name}: {step}"
+    yield f"  evaluation: {duration(prediction.attacks)} of attacks, if all images withstand them all"
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
@@ -140,13 +185,13 @@ def _length(stage: Stage) -> Iterator[str]:
     yield "  no attack" if stage.attacker is None else f"  attack: {type(stage.attacker).__name__}, {stage.attacker}"
 
 
-def _speed(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator[str]:
+def _speed(experiment: Experiment, needs: RunNeeds, verdicts: _Verdicts) -> Iterator[str]:
     replicas = experiment.strategy.num_replicas_in_sync
-    rate = matrix_product_rate(keras.mixed_precision.global_policy().compute_dtype)
+    rate = verdicts.rate = matrix_product_rate(keras.mixed_precision.global_policy().compute_dtype)
     # Logical CPU devices are one and the same.
     together = rate * (replicas if tf.config.list_logical_devices("GPU") else 1)
     yield f"speed: a large matrix product runs at {together / 1e12:,.3f} TFLOP/s on {_devices_in_words(experiment)}"
-    for stage, need in needs.items():
+    for stage, need in needs.steps.items():
         flops = need.flops * replicas / stage.images_per_step
         takes, images = together / flops, stage.total_steps * stage.images_per_step
         counted = (
@@ -156,9 +201,9 @@ def _speed(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator
             verdicts.seconds += images / takes
             yield f"{counted}; the reader was not timed, for want of data"
             continue
-        noise = experiment.configuration.cotraining_noise if isinstance(stage, CoTraining) else 0.0
-        gives = reader_rate(experiment, stage.images_per_step, noise)
+        gives = reader_rate(experiment, stage)
         verdicts.seconds += images / min(takes, gives)
+        verdicts.waiting[stage] = stage.images_per_step / gives
         yield f"{counted}; the reader gives {gives:,.0f} images/s, enough for {gives * flops / 1e12:,.1f} TFLOP/s"
         if gives < takes:
             verdicts.warnings.append(
@@ -167,7 +212,7 @@ def _speed(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator
             )
 
 
-def _memory(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterator[str]:
+def _memory(experiment: Experiment, needs: RunNeeds, verdicts: _Verdicts) -> Iterator[str]:
     replicas = experiment.strategy.num_replicas_in_sync
     weights, moments = resident_bytes(experiment)
     yield (
@@ -175,27 +220,20 @@ def _memory(experiment: Experiment, needs: dict, verdicts: _Verdicts) -> Iterato
         f"the optimizers, all the time; beside them intermediate results of"
     )
     totals = {}
-    for stage, need in needs.items():
+    for stage, need in needs.steps.items():
         phases = dict(need.phases)
         if stage is experiment.finetuning:
-            count = min(experiment.evaluation.batch_size, len(experiment.data.validation))
-            phases[f"validation ({count} images)"], _ = attack_needs(
-                experiment, stage.result, experiment.validation_attacker, count
-            )
+            phases[f"validation ({needs.validated} images)"] = needs.validation
         if stage.attacker is None:
             phases = {name: phase for name, phase in phases.items() if not name.startswith("attack")}
         yield f"  {stage.name_of_stage}: {readable(need.batch)} real images of a step; {_phases(phases, verdicts)}"
         peak = max([need.peak, *(phase.peak for phase in phases.values())])
         totals[stage.name_of_stage] = need.batch + with_workspace(peak)
-    with experiment.strategy.scope(), devices.precision("float32"):
-        classifier = experiment.result.inference_copy()  # as `run.evaluate` does
-    copy, test = bytes_of(classifier.variables), len(experiment.data.test)
-    count = min(experiment.evaluation.batch_size, experiment.evaluation.test_examples or test, test)
-    attacked = [attack_needs(experiment, classifier, attack, count) for attack in experiment.evaluation.attacks]
-    evaluation, images = max(attacked, key=lambda need: need[0].peak)
-    phases = {f"attack and classification of {count} images": evaluation}
+    need = needs.evaluation
+    copy, attack = bytes_of(need.classifier.variables), max(need.attacks, key=lambda attack: attack.peak)
+    phases = {f"attack and classification of {need.count} images": attack}
     yield f"  evaluation: {readable(copy)} float32 copy of the classifier; {_phases(phases, verdicts)}"
-    totals["evaluation"] = copy + images + with_workspace(evaluation.peak)
+    totals["evaluation"] = copy + need.images + with_workspace(attack.peak)
 
     worst = max(totals, key=totals.get)
     device = weights + moments + totals[worst]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import time
@@ -14,6 +16,7 @@ from robgan_tf.data.batches import training_batches
 
 if TYPE_CHECKING:
     from robgan_tf.experiment.build import Experiment
+    from robgan_tf.training.stage import Stage
 
 
 def host_memory() -> int | None:
@@ -22,6 +25,13 @@ def host_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def free_memory() -> int | None:
+    """Returns the bytes of memory that other programs leave; all of it where the system does not tell."""
+    told = pathlib.Path("/proc/meminfo")
+    found = told.exists() and re.search(r"^MemAvailable: *(\d+) kB", told.read_text(), re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else host_memory()
 
 
 def gpu_memory() -> list[int]:
@@ -48,21 +58,31 @@ def matrix_product_rate(dtype: str, seconds: float = 0.5) -> float:
     return 2 * side**3 / min(times)  # the best, since other processes may disturb
 
 
-def reader_rate(experiment: Experiment, batch_size: int, noise: float, seconds: float = 2.0) -> float:
+def reader_rate(experiment: Experiment, stage: Stage, seconds: float = 2.0) -> float:
     """Returns how many training images a second are read and augmented; what comes first, warming up, is left out."""
-    batches = training_batches(
-        experiment.data.train,
-        batch_size,
-        steps=10**9,
-        seed=experiment.configuration.seed,
-        augment=experiment.configuration.augment,
-        noise=noise,
-    )
-    iterator = iter(batches)
+    iterator = iter(batches_of(experiment, stage))
     for _ in range(3):
         next(iterator)
     start, count = time.perf_counter(), 0
     while time.perf_counter() - start < seconds or not count:
         next(iterator)
-        count += batch_size
+        count += stage.images_per_step
     return count / (time.perf_counter() - start)
+
+
+def batches_of(experiment: Experiment, stage: Stage) -> tf.data.Dataset:
+    """Returns the batches that a stage trains on, without an end; always the same random images where data are missing.
+
+    Args:
+        experiment: all parts.
+        stage: one of its stages, or one like it with other batches.
+    """
+    choices, data = experiment.configuration, experiment.data
+    if experiment.missing is not None:
+        random = tf.random.Generator.from_seed(0)
+        images = random.uniform([stage.images_per_step, *data.image_shape], -1, 1)
+        labels = random.uniform([stage.images_per_step], 0, data.num_classes, tf.int32)
+        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+    noise = choices.cotraining_noise if stage.name_of_stage == "cotraining" else 0.0
+    options = {"seed": choices.seed, "augment": choices.augment, "noise": noise}
+    return training_batches(data.train, stage.images_per_step, steps=10**9, **options).repeat()

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from robgan_tf.experiment.footprint import Footprint, bytes_of, footprint, size_in_bytes, variables_of
+from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.attacked_classifier import AttackedClassifier
+from robgan_tf.players.attacker.pgd import PGD
+from robgan_tf.players.classifiers.class_branch import Classifier
 from robgan_tf.players.pictures import generated_grid
+from robgan_tf.run import devices
 from robgan_tf.training.cotraining import CoTraining
 from robgan_tf.training.stage import Stage
 
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 WORKSPACE = 0.3
 # TensorFlow itself, with its graphs, in the host's memory; on a GPU, the CUDA context and the libraries' handles.
 TENSORFLOW_BYTES = 2**30
+# Steps of the attack by which the evaluation is timed: what an attack does once weighs little beside them.
+_SHORT_ATTACK = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,12 +42,14 @@ class StepNeeds:
         phases: the parts of a step and what the stage does beside its steps, by name.
         peak: bytes of intermediate results that live at once in a step, without `WORKSPACE`.
         flops: floating-point operations of a step on each device.
+        flops_of_a_round: those of them that each of its micro-batches takes.
         batch: bytes of the real images of a step.
     """
 
     phases: dict[str, Footprint]
     peak: int
     flops: int
+    flops_of_a_round: int
     batch: int
 
 
@@ -83,11 +91,12 @@ def step_needs(stage: Stage, image_shape: Sequence[int], strategy: tf.distribute
         with strategy.scope():
             beside = attack.peak if tf.distribute.has_strategy() else 0
         peak = max(generator.peak + beside, attack.peak, discriminator.peak)
-        flops = generator.flops + stage.micro_batches * (attack.flops + discriminator.flops)
-        return StepNeeds(phases, peak, flops, real)
+        of_a_round = attack.flops + discriminator.flops
+        flops = generator.flops + stage.micro_batches * of_a_round
+        return StepNeeds(phases, peak, flops, of_a_round, real)
     attack = trace(stage.attack, *batch(stage.attacked_at_once), seed)
     step = trace(lambda *images_and_labels: stage.train_step(images_and_labels), *real_batch)
-    return StepNeeds({"attack": attack, "whole step": step}, step.peak, step.flops, real)
+    return StepNeeds({"attack": attack, "whole step": step}, step.peak, step.flops, step.flops, real)
 
 
 def _trace_statistics(stage: CoTraining, strategy: tf.distribute.Strategy) -> Footprint:
@@ -139,3 +148,69 @@ def resident_bytes(experiment: Experiment) -> tuple[int, int]:
         for name, owner in stage.checkpoint_objects().items():
             (moments if "optimizer" in name else weights).extend(variables_of(owner))
     return bytes_of(weights), bytes_of(moments)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationNeeds:
+    """What the evaluation's attacks need.
+
+    Attributes:
+        classifier: the float32 copy that is evaluated.
+        examples: number of test images, and of training images beside them.
+        count: images at once, over all replicas.
+        images: their bytes on each device.
+        attacks: of one run of each attack on so many images, on each device.
+        short_attack: an attack of a few steps, to be timed.
+        of_short_attack: of that, likewise.
+    """
+
+    classifier: Classifier
+    examples: int
+    count: int
+    images: int
+    attacks: list[Footprint]
+    short_attack: Attack
+    of_short_attack: Footprint
+
+
+def evaluation_needs(experiment: Experiment) -> EvaluationNeeds:
+    """Traces the attacks of the evaluation, for one device."""
+    evaluation = experiment.evaluation
+    with experiment.strategy.scope(), devices.precision("float32"):
+        classifier = experiment.result.inference_copy()  # as `run.evaluate` does
+    test = len(experiment.data.test)
+    examples = min(evaluation.test_examples or test, test)
+    count = min(evaluation.batch_size, examples)
+    # The ball and norm of the evaluation. On the way it leaves no image out.
+    ball = evaluation.attacks[0].threat_model
+    short = PGD(ball, _SHORT_ATTACK, relative_step_size=1.0, last_point=True)
+    needs = [attack_needs(experiment, classifier, attack, count) for attack in (*evaluation.attacks, short)]
+    *attacks, of_short = (footprint for footprint, _ in needs)
+    return EvaluationNeeds(classifier, examples, count, needs[0][1], attacks, short, of_short)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunNeeds:
+    """What a run needs of its devices.
+
+    Attributes:
+        steps: a step of each stage.
+        validated: images that a validation of fine-tuning attacks at once.
+        validation: of one such attack; None without fine-tuning.
+        evaluation: of the evaluation.
+    """
+
+    steps: dict[Stage, StepNeeds]
+    validated: int
+    validation: Footprint | None
+    evaluation: EvaluationNeeds
+
+
+def run_needs(experiment: Experiment) -> RunNeeds:
+    """Traces what the stages do."""
+    shape, strategy, finetuning = experiment.data.image_shape, experiment.strategy, experiment.finetuning
+    steps = {stage: step_needs(stage, shape, strategy) for stage in experiment.training_stages}
+    validated, validation = min(experiment.evaluation.batch_size, len(experiment.data.validation)), None
+    if finetuning is not None:
+        validation, _ = attack_needs(experiment, finetuning.result, experiment.validation_attacker, validated)
+    return RunNeeds(steps, validated, validation, evaluation_needs(experiment))

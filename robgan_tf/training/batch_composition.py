@@ -22,6 +22,18 @@ class Composition:
     generated: int
     weight: float
 
+    def part(self, share: float, replicas: int) -> Composition:
+        """Returns the composition of so small a share of the batch, with even numbers on each replica, as mixing needs.
+
+        Of images that there are, there stay two on each replica at least.
+        """
+
+        def count(images):
+            images //= replicas
+            return replicas * max(2 * round(images * share / 2), min(images, 2))
+
+        return Composition(count(self.real), count(self.generated), self.weight)
+
 
 def compose(
     batch_size: int, weight: float | None, share: float | None, has_source: bool, replicas: int, parts: int

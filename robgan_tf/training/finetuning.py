@@ -17,7 +17,7 @@ from robgan_tf.players.discriminator import Discriminator
 from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts
-from robgan_tf.training.batch_composition import compose
+from robgan_tf.training.batch_composition import Composition, compose
 from robgan_tf.training.generated import FromGenerator, GeneratedImages
 from robgan_tf.training.mixing import Mixing
 from robgan_tf.training.objectives import Adversarial, Objective
@@ -137,10 +137,7 @@ class FineTuning(Stage):
         if isinstance(generated, keras.Model):
             generated = FromGenerator(generated)
         replicas, has_source = self.strategy.num_replicas_in_sync, generated is not None
-        self.composition = compose(batch_size, fake_weight, generated_share, has_source, replicas, accumulation)
-        # Real and generated images of a replica.
-        self.shares = (self.composition.real // replicas, self.composition.generated // replicas)
-        self.images_per_step = max(self.composition.real, replicas)
+        self._take(compose(batch_size, fake_weight, generated_share, has_source, replicas, accumulation))
         if generated is not None:
             generated.check(classifier.num_classes, classifier.image_shape)
         if not isinstance(objective, Objective):
@@ -187,6 +184,19 @@ class FineTuning(Stage):
     def attacked_at_once(self) -> int:
         """Real images and generated ones."""
         return sum(self.shares)
+
+    def with_images_at_once(self, images: int) -> FineTuning:
+        """See `Stage`."""
+        other = super().with_images_at_once(images)
+        other._take(self.composition.part(images / self.replica_batch_size, self.strategy.num_replicas_in_sync))
+        return other
+
+    def _take(self, composition: Composition):
+        replicas = self.strategy.num_replicas_in_sync
+        self.composition = composition
+        # Real and generated images of a replica.
+        self.shares = (composition.real // replicas, composition.generated // replicas)
+        self.images_per_step = max(composition.real, replicas)
 
     @property
     def result(self) -> Classifier:

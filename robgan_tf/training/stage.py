@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Callable
@@ -137,6 +138,17 @@ class Stage(Fitting):
     def attacked_at_once(self) -> int:
         """Number of images that a replica attacks in a micro-batch."""
         return self.replica_batch_size
+
+    def with_images_at_once(self, images: int) -> Stage:
+        """Returns this stage with steps of one micro-batch of `images` on each replica, in one part.
+
+        It has the same networks, optimizers and counter: to see what a step takes where a whole one would take long.
+        """
+        other = copy.copy(self)
+        other.micro_batches = other.accumulation = 1
+        other.replica_batch_size = images
+        other.batch_size = other.images_per_step = images * self.strategy.num_replicas_in_sync
+        return other
 
     def checkpoint_objects(self) -> dict:
         """Everything that influences the next step, by the names that checkpoints have."""

@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import gin
 import numpy as np
@@ -15,8 +16,9 @@ from robgan_tf import command_line
 from robgan_tf.experiment import dry_run as plan
 from robgan_tf.experiment.disk import checkpoint_bytes
 from robgan_tf.experiment.footprint import footprint
-from robgan_tf.experiment.machine_speed import gpu_memory, matrix_product_rate, reader_rate
+from robgan_tf.experiment.machine_speed import free_memory, gpu_memory, host_memory, matrix_product_rate, reader_rate
 from robgan_tf.experiment.needs import resident_bytes, step_needs
+from robgan_tf.experiment.prediction import Prediction, StepTime, Timing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -151,6 +153,40 @@ def test_the_first_lines_say_whether_it_fits_how_long_it_takes_and_what_is_missi
     assert report[2] == "missing: nothing"
 
 
+def test_where_it_does_not_fit_no_step_is_timed(report, experiment):
+    assert line_of(report, "time:") == "time: no step was timed: the run does not fit in the memory"
+    assert report[1].endswith("of training on this CPU, by the arithmetic alone; the evaluation comes on top")
+    assert experiment.cotraining.steps_done == experiment.finetuning.steps_done == 0
+
+
+def test_steps_are_timed_where_the_run_fits_beside_other_programs_and_the_devices_are_here(two_replicas, monkeypatch):
+    monkeypatch.setattr(plan, "free_memory", lambda: 3 * 2**30)
+    one, two = (types.SimpleNamespace(strategy=made) for made in (tf.distribute.get_strategy(), two_replicas))
+    assert plan.why_untimed(one, short=False, needed=2 * 2**30) == ""
+    assert plan.why_untimed(two, short=False, needed=2**30) == "the 2 replicas are not devices of this machine"
+    assert plan.why_untimed(one, short=True, needed=2**30) == "the run does not fit in the memory"
+    words = plan.why_untimed(one, short=False, needed=2 * 2**30 + 2**20)
+    assert words == "3.00 GiB of memory are free, and a run may take up to 3.00 GiB"
+    monkeypatch.setattr(plan, "free_memory", lambda: None)  # a system that does not tell
+    assert plan.why_untimed(one, short=False, needed=2**50) == ""
+
+
+def test_free_memory_is_a_part_of_all():
+    assert 2**20 < free_memory() <= host_memory()
+
+
+def test_the_prediction_is_said_beside_the_arithmetic():
+    step = StepTime(Timing(first=8.0, seconds=0.5, cpu=0.9), images=96)
+    made = Prediction({"cotraining": step, "finetuning": step}, {"cotraining": 8400.0, "finetuning": 2400.0}, 600.0)
+    assert plan._takes(made, 3600.0, "this CPU") == (
+        "about 3 h of training on this machine (cotraining 2 h 20 min, finetuning 40 min), then an evaluation with at "
+        "most 10 min of attacks, and its checks; by the arithmetic alone the training takes at least 1 h"
+    )
+    lines = list(plan._time(made, ""))
+    assert lines[1] == "  cotraining: 0.5 s a step; 8 s the first, which is traced"
+    assert lines[-1] == "  evaluation: 10 min of attacks, if all images withstand them all"
+
+
 def test_too_little_disk_is_a_warning(experiment, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment.cotraining, "total_steps", 10**12)
     verdicts = plan._Verdicts()
@@ -160,7 +196,7 @@ def test_too_little_disk_is_a_warning(experiment, tmp_path, monkeypatch):
 
 
 def test_the_reader_and_the_matrix_product_have_a_rate(experiment):
-    assert reader_rate(experiment, 96, 1 / 128, seconds=0.1) > 100
+    assert reader_rate(experiment, experiment.cotraining, seconds=0.1) > 100
     for dtype in ("float32", "bfloat16"):
         assert matrix_product_rate(dtype, seconds=0.1) > 1e8
 
@@ -263,7 +299,7 @@ def test_a_dry_run_without_data_writes_nothing_and_is_a_screen(tmp_path):
     command += [f"--gin_param={param}" for param in params]
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("fits: yes") and lines[1].startswith("takes: at least") and len(lines) <= 50
+    assert lines[0].startswith("fits: yes") and lines[1].startswith("takes: about") and len(lines) <= 50
     assert "missing: the data; counted is what the configuration expects of them (tfds_images: 'cifar10' is not" in (
         " ".join(result.stdout.split())
     )

@@ -30,3 +30,17 @@ def test_contradictions_are_refused_with_what_to_do():
     with pytest.raises(ValueError, match="take a share such as 0.6875"):
         compose(128, None, 0.7, True, 4, 2)
     assert compose(128, None, 0.6875, True, 4, 2) == Composition(40, 88, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("whole", "share", "replicas", "part"),
+    [
+        (Composition(128, 128, 0.5), 0.25, 1, (32, 32)),
+        (Composition(152, 360, 1.0), 1 / 32, 1, (4, 12)),  # 4.75 and 11.25, in pairs
+        (Composition(152, 360, 1.0), 1 / 32, 2, (4, 12)),
+        (Composition(152, 360, 1.0), 1 / 512, 4, (8, 8)),  # two of each kind on each replica
+        (Composition(128, 0, 0.0), 1 / 64, 1, (2, 0)),
+    ],
+)
+def test_a_part_has_pairs_of_all_kinds(whole, share, replicas, part):
+    assert whole.part(share, replicas) == Composition(*part, whole.weight)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import small_stages
 import tensorflow as tf
 from small_stages import SHAPE, make_attacker, make_cotraining, make_finetuning, make_generator, on_two_replicas, train
+from steps import assert_same_step, take_steps
 
 from robgan_tf.keras2 import keras
 from robgan_tf.run.devices import mirrored
@@ -88,3 +90,22 @@ def test_random_starts_differ_between_replicas():
     attack = tf.function(lambda: strategy.run(stage.attack, args=(images, labels, tf.constant([1, 2]))))
     first, second = strategy.experimental_local_results(attack())
     assert not np.array_equal(first.numpy(), second.numpy())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_cotraining, lambda: make_finetuning(make_generator(), fake_weight=0.5)],
+    ids=["cotraining", "finetuning"],
+)
+def test_a_step_of_fewer_images_is_that_of_a_stage_with_such_batches(make, monkeypatch):
+    def step_of(make_stage):
+        keras.utils.set_random_seed(0)
+        stage = make_stage()
+        images, labels = tf.random.stateless_uniform([2, *SHAPE], [0, 0], -1, 1), tf.constant([1, 2])
+        metrics = take_steps(stage, tf.data.Dataset.from_tensors((images, labels)), 1)
+        return [weight.numpy() for player in stage.players.values() for weight in player.weights], metrics
+
+    part = step_of(lambda: make().with_images_at_once(2))
+    monkeypatch.setattr(small_stages, "BATCH", 2)
+    monkeypatch.setattr(small_stages, "STEPS", 1)
+    assert_same_step(part, step_of(make), atol=0, metrics_atol=0)
