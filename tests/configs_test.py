@@ -270,7 +270,12 @@ def test_every_part_of_a_better_generator_can_be_bound_as_the_docs_say(system_of
 
 def test_every_part_of_the_strongest_recipe_can_be_bound_as_the_docs_say(system_of):
     rows = rows_of_bindings("Recipe")
-    assert len(rows) == 15
+    assert len(rows) == 16
+    # Free training goes with no attack of several steps and with no other weights.
+    (free,) = (row for row in rows if "@free()" in row[0])
+    rows.remove(free)
+    stage = system_of("digits", "adversarial_training", params=free).finetuning
+    assert stage.updates_per_step == 4 and stage.attacker.step_size == stage.attacker.threat_model.epsilon
     # Those that come after another choice of the same in the table, by themselves.
     others = [row for row in rows if row[0] in ("FineTuning.objective = @mart()", "FineTuning.schedule = @cosine")]
     others += [row for row in rows if "@cutout" in row[0]]

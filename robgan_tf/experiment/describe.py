@@ -10,6 +10,7 @@ from robgan_tf.run.directory import RunDirectory
 from robgan_tf.run.machine import machine
 from robgan_tf.run.provenance import provenance
 from robgan_tf.serving import manifest
+from robgan_tf.training.stage import Stage
 
 # Bindings by which TensorBoard's tab HParams compares runs; what a run does not have stays empty there.
 COMPARED = (
@@ -53,14 +54,19 @@ def summary(experiment) -> str:
     if experiment.finetuning is not None and experiment.finetuning.generated is not None:
         lines.append(f"generated images: {experiment.finetuning.generated.origin}")
     for stage in experiment.training_stages:
-        attacker = "no attack"
-        if stage.attacker is not None:
-            attacker = f"attack: {type(stage.attacker).__name__}, {stage.attacker}"
         lines.append(
             f"{stage.name_of_stage}: {stage.total_steps} steps of {stage.images_per_step} images "
-            f"({stage.total_steps / stage.steps_per_epoch:.3g} epochs), {attacker}"
+            f"({stage.total_steps / stage.steps_per_epoch:.3g} epochs), {attack_of(stage)}"
         )
     return "\n".join(lines)
+
+
+def attack_of(stage: Stage) -> str:
+    """Returns what a stage's attack is, for people."""
+    if stage.attacker is None:
+        return "no attack"
+    free = "" if stage.attacks_apart else f", a step with each of {stage.updates_per_step} updates on a batch"
+    return f"attack: {type(stage.attacker).__name__}, {stage.attacker}{free}"
 
 
 def about_run(experiment) -> dict:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.experiment.describe import attack_of
 from robgan_tf.experiment.disk import disk_needs, free_bytes, readable
 from robgan_tf.experiment.footprint import Footprint, bytes_of
 from robgan_tf.experiment.machine_speed import free_memory, gpu_memory, host_memory, matrix_product_rate, reader_rate
@@ -182,7 +183,7 @@ def _length(stage: Stage) -> Iterator[str]:
         f"{stage.name_of_stage}: {stage.total_steps:,} steps of {stage.images_per_step} images "
         f"({stage.replica_batch_size} at once on each device{parts}), {epochs:.3g} epochs, {images:,} images"
     )
-    yield "  no attack" if stage.attacker is None else f"  attack: {type(stage.attacker).__name__}, {stage.attacker}"
+    yield f"  {attack_of(stage)}"
 
 
 def _speed(experiment: Experiment, needs: RunNeeds, verdicts: _Verdicts) -> Iterator[str]:
@@ -224,7 +225,7 @@ def _memory(experiment: Experiment, needs: RunNeeds, verdicts: _Verdicts) -> Ite
         phases = dict(need.phases)
         if stage is experiment.finetuning:
             phases[f"validation ({needs.validated} images)"] = needs.validation
-        if stage.attacker is None:
+        if not stage.attacks_apart:
             phases = {name: phase for name, phase in phases.items() if not name.startswith("attack")}
         yield f"  {stage.name_of_stage}: {readable(need.batch)} real images of a step; {_phases(phases, verdicts)}"
         peak = max([need.peak, *(phase.peak for phase in phases.values())])

@@ -237,7 +237,7 @@ def _accuracies(
 
 
 def _attack_time(experiment: Experiment, stage: Stage, every: int) -> list[Periodic]:
-    if stage.attacker is None:
+    if not stage.attacks_apart:
         return []
     data = experiment.data
     return [Periodic(every, AttackTimer(stage, data.image_shape, data.num_classes).measure)]

@@ -1,8 +1,15 @@
-"""How many real and generated images a batch of fine-tuning holds, and what each of them weighs."""
+"""What a batch of fine-tuning is made of: how many real and generated images, and what each of them weighs."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from robgan_tf.training.generated import GeneratedImages
+from robgan_tf.training.mixing import Mixing
+from robgan_tf.training.randomness import mixing_seeds
 
 # Within the 0.3 to 0.8 of the authors' code.
 _WEIGHT = 0.5
@@ -82,3 +89,32 @@ def compose(
             f"take a share such as {fitting:g}."
         )
     return Composition(batch_size - generated, generated, 1.0)
+
+
+def real_and_generated(
+    images,
+    labels,
+    shares: Sequence[int],
+    generated: GeneratedImages | None,
+    mixing: Mixing | None,
+    num_classes: int,
+    seed,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns this replica's images and labels, real ones first, as they go to the attack.
+
+    Args:
+        images: its real images, float32 [b, H, W, C] in [-1, 1]; those beyond its share are left aside.
+        labels: their classes, int32 [b].
+        shares: how many real and how many generated images it has.
+        generated: where generated images come from, or None.
+        mixing: mixes the images of each kind, and their labels, which become probabilities; or None.
+        num_classes: K.
+        seed: int32 [2], the same on all replicas.
+    """
+    kinds = [(images[: shares[0]], labels[: shares[0]])]
+    if generated is not None:
+        kinds.append(generated.sample(seed, shares[1]))
+    if mixing is not None:
+        seeds = mixing_seeds(seed, len(kinds))
+        kinds = [mixing(*kind, seed, num_classes) for kind, seed in zip(kinds, seeds)]
+    return kinds[0] if len(kinds) == 1 else tuple(tf.concat(both, axis=0) for both in zip(*kinds))

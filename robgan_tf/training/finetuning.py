@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Callable
 
 import gin
@@ -14,10 +15,10 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.classifiers.class_branch import ClassBranch, Classifier
 from robgan_tf.players.classifiers.keras_classifier import as_classifier
 from robgan_tf.players.discriminator import Discriminator
-from robgan_tf.run.metrics import SHARE, Metric, declare
 from robgan_tf.training import health
 from robgan_tf.training.accumulation import over_parts
-from robgan_tf.training.batch_composition import Composition, compose
+from robgan_tf.training.batch_composition import Composition, compose, real_and_generated
+from robgan_tf.training.free_training import FreeTraining
 from robgan_tf.training.generated import FromGenerator, GeneratedImages
 from robgan_tf.training.mixing import Mixing
 from robgan_tf.training.objectives import Adversarial, Objective
@@ -30,7 +31,7 @@ from robgan_tf.training.optimization import (
     scaled,
     update_average,
 )
-from robgan_tf.training.randomness import mixing_seeds, step_seeds
+from robgan_tf.training.randomness import step_seeds
 from robgan_tf.training.stage import Stage, declare_player
 from robgan_tf.training.weight_perturbation import AdversarialWeightPerturbation
 from robgan_tf.values import checked, either, made, maker, number, optional, switch, whole
@@ -39,24 +40,13 @@ _ADVERSARIAL = Adversarial()
 _BATCH_NORMS = (BatchNorm, keras.layers.BatchNormalization)
 
 declare_player("classifier")
-declare(
-    Metric("loss", "loss", "Loss", group="classifier", healthy="It falls and levels off."),
-    Metric(
-        "fake_class_accuracy",
-        "accuracy on generated images",
-        "Classification accuracy",
-        group="health",
-        unit=SHARE,
-        tag="accuracy_fakes",
-        description="Accuracy on generated images, attacked like the real ones.",
-    ),
-)
 
 
 @gin.configurable
 @checked(
     weight_perturbation=optional(made(AdversarialWeightPerturbation, "@awp()")),
     mixing=optional(made(Mixing, "@cutmix()")),
+    free_training=optional(made(FreeTraining, "@free()")),
     fake_weight=optional(number(least=0)),
     generated_share=optional(number(least=0, most=1)),
     epochs=number(above=0),
@@ -85,14 +75,14 @@ class FineTuning(Stage):
             `@lipschitz_regularised()`.
         fake_weight: lambda, weight of the generated images; 0 without any. None for 0.5 with and 0 without them.
         epochs: length of the stage in passes over the real images; with a `generated_share` an epoch has as many
-            images, of both kinds.
+            images, of both kinds, and with `free_training` each replay counts.
         batch_size: global number of real images in a batch, over all replicas; with a `generated_share` of all images.
         optimizer: makes the Keras optimizer from a learning rate, e.g. `@finetuning/Adam`.
         schedule: learning rate, a number or a schedule such as `@finetuning/staged`.
         average_decay: decay of the moving average of the classifier's weights and of its batch norm's statistics,
             which is evaluated, chosen by validation and exported in its place; 0 for none.
         batch_norm_training: whether the classifier's batch norm, if it has any, works on the statistics of the batch in
-            the update. (The authors' code leaves it frozen.) The attack always sees the running averages.
+            the update. (The authors' code leaves it frozen.) The attack, unless it is free, sees the running averages.
         accumulation: number of parts that a replica's share of a batch is computed in, see `Stage`.
         jit_compile: see `Stage`. Gradients of a classifier with batch norm are not compiled, its attacks are.
         generated_share: share of each batch that is generated, in [0, 1], all images weighing the same (Gowal et al.,
@@ -101,6 +91,7 @@ class FineTuning(Stage):
         mixing: mixes the images of a batch, and their labels, before they are attacked, `@cutmix()`; None for none.
         weight_perturbation: moves the weights that the gradients are taken at, `@awp()`; None for none.
         label_smoothing: share of a label that is spread evenly over all classes in the loss (not in the attack's).
+        free_training: several updates on each batch, each with a free step of the attack, `@free()`; None for none.
 
     Raises:
         ValueError: as `Stage`, and for parts that do not go together.
@@ -131,18 +122,24 @@ class FineTuning(Stage):
         mixing: Mixing | None = None,
         weight_perturbation: AdversarialWeightPerturbation | None = None,
         label_smoothing: float = 0.0,
+        free_training: FreeTraining | None = None,
     ):
-        super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile)
+        replays = free_training and free_training.replays
+        super().__init__(num_examples, epochs, batch_size, 1, accumulation, attacker, jit_compile, replays)
         classifier = as_classifier(ClassBranch(classifier) if isinstance(classifier, Discriminator) else classifier)
-        if isinstance(generated, keras.Model):
-            generated = FromGenerator(generated)
+        generated = FromGenerator(generated) if isinstance(generated, keras.Model) else generated
+        if not isinstance(objective, Objective):
+            raise ValueError(f"FineTuning.objective must be an objective such as @adversarial(), got {objective!r}.")
+        objective.check(classifier, attacker)
+        if free_training is not None:
+            free_training.check(attacker, objective, weight_perturbation)
+        self.classifier = classifier
+        self.free_training = free_training
+        self.seed = seed
         replicas, has_source = self.strategy.num_replicas_in_sync, generated is not None
         self._take(compose(batch_size, fake_weight, generated_share, has_source, replicas, accumulation))
         if generated is not None:
             generated.check(classifier.num_classes, classifier.image_shape)
-        if not isinstance(objective, Objective):
-            raise ValueError(f"FineTuning.objective must be an objective such as @adversarial(), got {objective!r}.")
-        objective.check(classifier, attacker)
         if label_smoothing:
             objective.check_soft_labels("label_smoothing", classifier.num_classes, attacked=False)
         if mixing is not None:
@@ -154,20 +151,18 @@ class FineTuning(Stage):
                 f"FineTuning.accumulation = {accumulation} would give the classifier's batch norm the statistics of "
                 f"parts of the batch: set it to 1 and lower FineTuning.batch_size instead."
             )
-        self.classifier = classifier
         self.average_classifier = classifier.another() if average_decay else None
         self.generated = generated if self.composition.generated else None
         self.mixing = mixing
         self.objective = objective
         self.weight_perturbation = weight_perturbation
         self.fake_weight = self.composition.weight
-        self.seed = seed
         self.average_decay = average_decay
         self.batch_norm_training = batch_norm_training
         self.label_smoothing = label_smoothing
         # The best validation so far: a checkpoint holds it, so that a resumed run does not start to choose anew.
         self.best_accuracy = tf.Variable(-1.0, trainable=False, name="best_accuracy")
-        rate = learning_rate(schedule, self.steps_per_epoch, self.total_steps)
+        rate = learning_rate(schedule, *(self.updates_per_step * n for n in (self.steps_per_epoch, self.total_steps)))
         self.optimizer = make_optimizer(optimizer, rate, classifier.class_variables)
 
     @property
@@ -188,7 +183,8 @@ class FineTuning(Stage):
     def with_images_at_once(self, images: int) -> FineTuning:
         """See `Stage`."""
         other = super().with_images_at_once(images)
-        other._take(self.composition.part(images / self.replica_batch_size, self.strategy.num_replicas_in_sync))
+        with self.strategy.scope():
+            other._take(self.composition.part(images / self.replica_batch_size, self.strategy.num_replicas_in_sync))
         return other
 
     def _take(self, composition: Composition):
@@ -197,6 +193,10 @@ class FineTuning(Stage):
         # Real and generated images of a replica.
         self.shares = (composition.real // replicas, composition.generated // replicas)
         self.images_per_step = max(composition.real, replicas)
+        self.perturbations = []
+        if self.free_training is not None:
+            shape, first_perturbations = self.classifier.image_shape, self.free_training.first_perturbations
+            self.perturbations = first_perturbations(self.attacker, composition, shape, self.seed)
 
     @property
     def result(self) -> Classifier:
@@ -214,14 +214,13 @@ class FineTuning(Stage):
 
     def checkpoint_objects(self) -> dict:
         """Everything that influences the next step, but for generated images, which do not change."""
-        objects = {"classifier": self.classifier, "optimizer": self.optimizer, "step": self.step}
-        objects["best_accuracy"] = self.best_accuracy
+        objects = {name: getattr(self, name) for name in ("classifier", "optimizer", "step", "best_accuracy")}
         if self.average_classifier is not None:
             objects["average_classifier"] = self.average_classifier
-        return objects
+        return {**objects, **{f"perturbation_{kind}": one for kind, one in enumerate(self.perturbations)}}
 
     def train_step(self, batch):
-        """Attacks real and generated images, then updates the classifier on both.
+        """Attacks real and generated images, then updates the classifier on both; with free training several times.
 
         Args:
             batch: this replica's real images float32 [b, H, W, C] in [-1, 1] and labels int32 [b].
@@ -230,41 +229,39 @@ class FineTuning(Stage):
             Dictionary of scalar metrics over the global batch.
         """
         attack_seed, fake_seed = step_seeds(self.seed, self.step, 2)
-        images, labels = self._batch(*batch, fake_seed)
-        adversarial = self.attack(images, labels, attack_seed)
+        sources = self.shares, self.generated, self.mixing, self.classifier.num_classes
+        images, labels = real_and_generated(*batch, *sources, fake_seed)
+        if self.free_training is None:
+            _, metrics = self.update(images, self.attack(images, labels, attack_seed), labels, self.step)
+        else:
+            update, done = self.as_one_graph(self.update), self.step * self.updates_per_step
+            metrics = self.free_training.train(self.attacker, self.perturbations, images, labels, update, done)
+        self.step.assign_add(1)
+        return {**self.sum_over_replicas(metrics), **self.weight_norms()}
 
+    def update(self, images, adversarial, labels, done):
+        """Updates the classifier on attacked images, after `done` updates of the stage.
+
+        Returns:
+            The gradient in the attacked images, in parts, with free training; and this replica's share of metrics.
+        """
         self.classifier.power_iteration()
         # Real and generated images side by side, so that each part of the batch has its share of both.
         kinds = self.shares if self.generated is not None else self.shares[:1]
         batch = [part for tensor in (images, adversarial, labels) for part in tf.split(tensor, kinds)]
         # Batch norm assigns its running averages and asks the other replicas, which `maybe_compile` does not allow.
         differentiate = self._differentiate if self.has_batch_norm else self.maybe_compile(self._differentiate)
-
-        def gradients_and_metrics():
-            return over_parts(differentiate, batch, self.accumulation)[1]
-
+        differentiate_all = partial(over_parts, differentiate, batch, self.accumulation)
         if self.weight_perturbation is None:
-            gradients, metrics = gradients_and_metrics()
+            in_images, (gradients, metrics) = differentiate_all()
         else:
-            gradients, metrics = self.weight_perturbation.at_worst_weights(self.classifier, gradients_and_metrics)
+            in_images, perturbation = (), self.weight_perturbation
+            gradients, metrics = perturbation.at_worst_weights(self.classifier, lambda: differentiate_all()[1])
         norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
         metrics["classifier_gradient_norm"] = self.share(norm)
         if self.average_classifier is not None:
-            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, self.step)
-        self.step.assign_add(1)
-        return {**self.sum_over_replicas(metrics), **self.weight_norms()}
-
-    def _batch(self, images, labels, seed):
-        """Returns images and labels, real ones first, as they go to the attack; mixed where there is a mixing."""
-        if images.shape[0] > self.shares[0]:
-            images, labels = images[: self.shares[0]], labels[: self.shares[0]]
-        kinds = [(images, labels)]
-        if self.generated is not None:
-            kinds.append(self.generated.sample(seed, self.shares[1]))
-        if self.mixing is not None:
-            seeds = mixing_seeds(seed, len(kinds))
-            kinds = [self.mixing(*kind, seed, self.classifier.num_classes) for kind, seed in zip(kinds, seeds)]
-        return kinds[0] if len(kinds) == 1 else tuple(tf.concat(both, axis=0) for both in zip(*kinds))
+            update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, done)
+        return in_images, metrics
 
     def _differentiate(self, *batch):
         """Gradients and metrics of images, attacked images and labels: of real ones, or of real and fake ones each."""
@@ -274,7 +271,9 @@ class FineTuning(Stage):
         targets = labels
         if self.label_smoothing:
             targets = smoothed(labels, self.classifier.num_classes, self.label_smoothing)
+        watched = [] if self.free_training is None else [adversarial]
         with tf.GradientTape() as tape:
+            tape.watch(watched)
             per_image, logits = self.objective.loss(
                 self.classifier, images, adversarial, targets, self.batch_norm_training
             )
@@ -286,7 +285,10 @@ class FineTuning(Stage):
         for (name, rows), count in zip((of_real, of_fake), (self.composition.real, self.composition.generated)):
             if count:
                 metrics[name] = self.accuracy(logits[rows], classes[rows]) * (self.batch_size / count)
-        return (), (tape.gradient(target, self.classifier.class_variables), metrics)
+        gradients = tape.gradient(target, [*watched, *self.classifier.class_variables])
+        sizes = [part.shape[0] for part in batch[:kinds]]
+        in_images = [part for gradient in gradients[: len(watched)] for part in tf.split(gradient, sizes)]
+        return in_images, (gradients[len(watched) :], metrics)
 
     def attack(self, images, labels, seed) -> tf.Tensor:
         """Returns adversarial images, made on the objective's attack; with no attacker the images themselves."""

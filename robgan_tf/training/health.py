@@ -1,4 +1,4 @@
-"""What co-training's metrics mean and are in a healthy run; and the signs of collapse, of both stages."""
+"""What the stages' metrics mean and are in a healthy run; and the signs of collapse."""
 
 from __future__ import annotations
 
@@ -53,6 +53,16 @@ declare(
         unit=SHARE,
         tag="real_as_real",
         description="Share of (attacked) real images that the discriminator classifies as real.",
+    ),
+    Metric("loss", "loss", "Loss", group="classifier", healthy="It falls and levels off."),
+    Metric(
+        "fake_class_accuracy",
+        "accuracy on generated images",
+        "Classification accuracy",
+        group="health",
+        unit=SHARE,
+        tag="accuracy_fakes",
+        description="Accuracy on generated images, attacked like the real ones.",
     ),
 )
 

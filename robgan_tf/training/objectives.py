@@ -7,6 +7,7 @@ can't go with it. All images are float32 [B, H, W, C] in [-1, 1], all labels int
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Callable
 
 import gin
@@ -28,9 +29,12 @@ class Objective:
 
     Attributes:
         soft_labels: whether `loss` takes probabilities of the classes [B, K] for labels, too.
+        attacked_by_its_loss: whether `attack` grows along the gradient of `loss` in the attacked images, so that one
+            pass serves both (free training).
     """
 
     soft_labels = False
+    attacked_by_its_loss = False
 
     def check(self, classifier: Classifier, attacker: Attack | None):
         """Raises a ValueError where classifier or attacker do not go with the objective."""
@@ -80,6 +84,11 @@ class Adversarial(Objective):
     attack_loss: Callable = class_loss
     soft_labels = True
 
+    @property
+    def attacked_by_its_loss(self):
+        """See `Objective`."""
+        return inspect.unwrap(self.attack_loss) is class_loss  # gin wraps what it makes references to
+
     def check_soft_labels(self, setting, num_classes, attacked):
         """See `Objective`: tries the attack's loss on probabilities."""
         super().check_soft_labels(setting, num_classes, attacked)
@@ -121,6 +130,7 @@ class Trades(Objective):
 
     beta: float = 6.0
     soft_labels = True
+    attacked_by_its_loss = True  # f(x) has no part in the gradient in x'
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or with one that starts where the objective has no gradient."""
@@ -157,7 +167,7 @@ class Mart(Adversarial):
     """
 
     beta: float = 5.0
-    soft_labels = False
+    soft_labels = attacked_by_its_loss = False
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or for a single class, which nothing can be mistaken for."""
@@ -187,6 +197,7 @@ class LipschitzRegularised(Adversarial):
     """
 
     weight: float = 1.0
+    attacked_by_its_loss = False
 
     def check(self, classifier, attacker):
         """Raises a ValueError for a network that computes its blocks anew, which can be differentiated once alone."""

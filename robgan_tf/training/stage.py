@@ -60,11 +60,15 @@ class Stage(Fitting):
             it does not fit in memory. Gradients are added up, and the update is the same but for rounding.
         attacker: the attacker, or None.
         jit_compile: whether XLA compiles attacks and gradients: for GPUs; on CPUs it is slower.
+        replays: updates on each micro-batch, each of which makes a step of the attack as well and counts as a pass over
+            the images; None for one update, after an attack of its own.
 
     Attributes:
         step: int64 variable, number of training steps done.
         total_steps: number of training steps of the stage.
         images_per_step: number of real images that a training step takes.
+        updates_per_step: updates in a training step, of the classifier or discriminator.
+        attacks_apart: whether there is an attack with passes of its own, apart from those of the updates.
         steps_per_epoch: training steps in an epoch; need not be whole.
         strategy: the distribution strategy that it was made under.
 
@@ -86,6 +90,7 @@ class Stage(Fitting):
         accumulation: int,
         attacker: Attack | None,
         jit_compile: bool,
+        replays: int | None = None,
     ):
         self.strategy = tf.distribute.get_strategy()
         replicas = self.strategy.num_replicas_in_sync
@@ -111,10 +116,13 @@ class Stage(Fitting):
         self.micro_batches = micro_batches
         self.accumulation = accumulation
         self.attacker = attacker
+        self.attacks_apart = attacker is not None and replays is None
         self.use_xla = jit_compile
         self.images_per_step = batch_size * micro_batches
-        self.steps_per_epoch = num_examples / self.images_per_step
-        self.total_steps = max(round(epochs * num_examples / self.images_per_step), 1)
+        self.updates_per_step = micro_batches * (replays or 1)
+        images_of_updates = batch_size * self.updates_per_step
+        self.steps_per_epoch = num_examples / images_of_updates
+        self.total_steps = max(round(epochs * num_examples / images_of_updates), 1)
         self.step = tf.Variable(
             0, dtype=tf.int64, trainable=False, name="step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
@@ -145,6 +153,7 @@ class Stage(Fitting):
         It has the same networks, optimizers and counter: to see what a step takes where a whole one would take long.
         """
         other = copy.copy(self)
+        other.updates_per_step //= self.micro_batches
         other.micro_batches = other.accumulation = 1
         other.replica_batch_size = images
         other.batch_size = other.images_per_step = images * self.strategy.num_replicas_in_sync

@@ -80,7 +80,7 @@ def build(request: dict) -> dict:
                 "stage": stage.name_of_stage,
                 "steps": stage.total_steps,
                 "images_per_step": stage.images_per_step,
-                "updates": stage.total_steps * stage.micro_batches,
+                "updates": stage.total_steps * stage.updates_per_step,
                 "flops": needs and stage.total_steps * needs.flops * experiment.strategy.num_replicas_in_sync,
             }
         )

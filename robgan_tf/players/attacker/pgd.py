@@ -195,8 +195,12 @@ class PGD(Attack):
             size = tf.reduce_mean(tf.abs(direction), axis=[1, 2, 3], keepdims=True)
             direction = self.momentum * state["velocity"] + tf.math.divide_no_nan(direction, size)
             after["velocity"] = direction
-        moved = state["image"] + self.step_size * self.threat_model.ascent_direction(direction)
-        return {**after, "image": self.threat_model.project(moved, clean)}
+        return {**after, "image": self.stepped(state["image"], direction, clean)}
+
+    def stepped(self, images, gradient, originals):
+        """Returns images [B, H, W, C] after a step along a gradient of the same shape, projected around `originals`."""
+        moved = images + self.step_size * self.threat_model.ascent_direction(gradient)
+        return self.threat_model.project(moved, originals)
 
     def __str__(self):
         length = f"{self.step_size:g} ({epsilon_255(self.step_size):.2f}/255)"
