@@ -14,7 +14,7 @@ from absl import flags
 
 from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log it quiets)
 
-from reproduction import figures, recipe, report, tables
+from reproduction import better_gan, figures, recipe, report, tables
 from reproduction.comparable import NotComparableError, check, differences
 from reproduction.execution import RunFailedError, do
 from reproduction.expected import REPOSITORY, expected, with_seed
@@ -33,6 +33,7 @@ GATHER = {
     "fig8": figures.fig8,
     "section1": tables.section1,
     "strongest": recipe.strongest,
+    "better_gan": better_gan.better_gan,
 }
 
 
@@ -138,7 +139,7 @@ def define_flags(values):
     flags.DEFINE_list(
         "systems",
         [],
-        "Of --experiment=strongest: these systems alone, and the generator; all if not given.",
+        "Of --experiment=strongest and better_gan: these systems alone, and the generators they need; all if not given.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(

@@ -13,14 +13,14 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))  # the tools are scripts, not a package
 
-from reproduction import figures, paper, recipe, report, tables  # noqa: E402
+from reproduction import better_gan, figures, paper, recipe, report, tables  # noqa: E402
 from reproduction.comparable import NotComparableError, check, differences  # noqa: E402
 from reproduction.expected import expected, with_seed  # noqa: E402
 from reproduction.gathering import Runs, of_real_images, summarize  # noqa: E402
 from reproduction.planning import plan  # noqa: E402
 from reproduction.runs import runs_of, wanted_steps  # noqa: E402
 from reproduction.scales import find, sizes  # noqa: E402
-from reproduction.systems import EXPERIMENTS, EXTRACTOR, SAMPLED, SYSTEMS, comparison  # noqa: E402
+from reproduction.systems import EXPERIMENTS, EXTRACTOR, SAMPLED, SAMPLED_OF_MORE, SYSTEMS, comparison  # noqa: E402
 
 ALL = [(one, data, scale) for one in EXPERIMENTS for scale, sets in sizes(one).items() for data in sets]
 EPSILONS = [0.0, 0.1, 0.2]
@@ -45,20 +45,28 @@ def build(data, scale, root, params=()):
     there = [one for one in EXPERIMENTS if data in sizes(one).get(scale, {})]
     runs = {run.name: run for one in there for run in described(one, data, scale, root, params=params)}
     for file in {run.taken for run in runs.values() if run.taken}:
-        write_samples_of_digits(file)
+        write_samples(file, 3 if data == "cifar10" else 1)
     requests = [{"files": run.files, "params": run.learnt_params, "cost": False} for run in runs.values()]
     return runs, dict(zip(runs, expected(requests)))
 
 
-def write_samples_of_digits(file):
+def write_samples(file, channels):
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file, image=np.zeros([20, 16, 16, 1], np.uint8), label=np.arange(20) % 10)
+    np.savez(file, image=np.zeros([20, 16, 16, channels], np.uint8), label=np.arange(20) % 10)
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("data", "scale"), [("digits", "cpu"), ("digits", "smoke"), ("cifar10", "cpu"), ("cifar10", "paper")]
+    ("data", "scale"),
+    [
+        ("digits", "cpu"),
+        ("digits", "few"),
+        ("digits", "smoke"),
+        ("cifar10", "cpu"),
+        ("cifar10", "few"),
+        ("cifar10", "paper"),
+    ],
 )
 def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(data, scale, tmp_path, request):
     params = ()
@@ -71,7 +79,10 @@ def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(d
         assert steps and all(steps.values())
         assert not SYSTEMS[run.system].scored or list(steps) == ["cotraining"]
     recipes = [found[name] for name, run in runs.items() if SYSTEMS[run.system].recipe]
-    assert len({one["stages"][0]["updates"] for one in recipes}) == (data == "digits")
+    assert len({one["stages"][0]["updates"] for one in recipes}) == bool(recipes)
+    if "sampled_generator_of_more, seed 0" in found:
+        of_few, of_more = (found[f"{name}, seed 0"]["stages"][0] for name in (SAMPLED, SAMPLED_OF_MORE))
+        assert of_few["steps"] == pytest.approx(of_more["steps"], rel=0.005)
     if scale != "smoke":
         ours, theirs = (
             sum(stage["updates"] for stage in found[f"{name}, seed 0"]["stages"])
@@ -137,11 +148,24 @@ def test_a_sample_file_is_made_by_the_generator_of_the_same_seed(tmp_path):
             assert runs.index(run) > runs.index(makers[run.seed])
 
 
+def test_images_of_a_generator_that_saw_more_are_those_of_its_own_file(tmp_path):
+    runs = described("strongest", "cifar10", "cpu", tmp_path)
+    of_few, of_more = (next(run for run in runs if run.system == name) for name in (SAMPLED, SAMPLED_OF_MORE))
+    assert 'tfds_images.train_split = "train[:6%]"' in of_few.params
+    assert of_few.params[-4:] != of_more.params[-4:] and 'tfds_images.train_split = "train"' in of_more.params
+    taken = {run.system: run.taken for run in runs}
+    assert taken["recipe"] == of_few.sample_file and taken["recipe_of_more"] == of_more.sample_file
+    some = comparison("strongest", "cifar10", "cpu").of(["recipe_of_more", "recipe_plain"])
+    assert [part.system for part in some.parts] == [SAMPLED_OF_MORE, "recipe_plain", "recipe_of_more"]
+
+
 def test_a_scale_that_is_not_there_is_refused_with_those_that_are():
-    with pytest.raises(ValueError, match="no --scale=paper of --data=digits.*digits is there at --scale=cpu or smoke"):
+    with pytest.raises(ValueError, match="no --scale=paper of --data=digits.*is there at --scale=cpu or few or smoke"):
         find("table1", "paper", "digits")
-    with pytest.raises(ValueError, match="--experiment=strongest: cifar10 is not there, but digits"):
-        find("strongest", "cpu", "cifar10")
+    with pytest.raises(ValueError, match="--experiment=strongest: imagenet64 is not there, but cifar10 and digits"):
+        find("strongest", "cpu", "imagenet64")
+    with pytest.raises(ValueError, match="--experiment=better_gan: digits is there at --scale=few or smoke"):
+        find("better_gan", "cpu", "digits")
 
 
 # Hand-made runs.
@@ -293,6 +317,48 @@ def test_some_systems_alone_can_be_compared_where_each_stands_for_itself(recipes
 def test_recipes_with_other_numbers_of_updates_are_said_to_be_unequal(recipes):
     recipes.expected["recipe_plain, seed 0"]["stages"][0]["updates"] = 21
     assert "NOT EQUAL: recipe 20, recipe_share_0 20, recipe_plain 21," in "\n".join(recipe.strongest(recipes).lines)
+
+
+# By seed: the Frechet distance and the accuracy at epsilon 0, .1 and .2.
+GANS = {
+    "robgan": [(4.0, [90, 60, 30]), (6.0, [80, 50, 20])],
+    "robgan_top_k": [(3.0, [90, 60, 34]), (3.0, [84, 50, 20])],
+}
+
+
+@pytest.fixture
+def gans(tmp_path):
+    """Rob-GAN, adversarial training and top-k with two seeds each."""
+    compared = comparison("better_gan", "digits", "smoke").of(["robgan", "adversarial_training", "robgan_top_k"])
+    runs = runs_of(compared, find("better_gan", "smoke", "digits"), (0, 1), tmp_path)
+    runs = [run for run in runs if run.system != EXTRACTOR]
+    answers = {
+        run.name: write_run(run, STAGES.get(run.system, [("cotraining", 5, 3), ("finetuning", 20, 1)])) for run in runs
+    }
+    for run in runs:
+        test = TEST[run.system, run.seed] if run.system not in GANS else GANS[run.system][run.seed][1]
+        run.directory.robustness.write_text(json.dumps(accuracies(test, [value + 10 for value in test])))
+        if run.part.generator:
+            distance = {"frechet_classifier_distance": GANS[run.system][run.seed][0]}
+            real = {"frechet_classifier_distance": 0.5}
+            run.generation.write_text(json.dumps({"extractors": [{"generated": distance, "real_test": real}]}))
+    return Runs(runs, answers, "digits")
+
+
+def test_a_better_gan_is_held_against_robgan_as_it_is_in_distance_and_accuracy(gans):
+    """Top-k: distances -1 and -3; at epsilon .2 +4 and 0, so 2 with a standard error of (4 / sqrt 2) / sqrt 2 = 2."""
+    found = better_gan.better_gan(gans)
+    against = found.results["against_robgan"]
+    assert set(against) == {"robgan_top_k", "adversarial_training"}
+    top_k = against["robgan_top_k"]
+    assert top_k["distance"] == {"by_seed": [-1.0, -3.0], "mean": -2.0, "standard_error": pytest.approx(1.0)}
+    np.testing.assert_allclose(top_k["gain"]["by_seed"], [[0, 0, 4], [4, 0, 0]], atol=1e-9)
+    assert top_k["gain"]["standard_error"] == pytest.approx([2, 0, 2])
+    assert against["adversarial_training"]["distance"] is None
+    assert found.results["updates"] == {"robgan": 50, "adversarial_training": 50, "robgan_top_k": 35}
+    text = "\n".join(found.lines)
+    assert "| top-k | -2.00 ± 1.00 | +2.0 ± 2.0 | +0.0 ± 0.0 | +2.0 ± 2.0 |" in text
+    assert "Real test images are 0.50 from the training images." in text
 
 
 def test_other_seeds_differ_in_the_seed_alone():
@@ -499,7 +565,7 @@ def command(*arguments):
     [
         (
             ["--experiment=table2"],
-            "--experiment must be one of table1, fig2, fig6, fig7, fig8, section1, strongest; got",
+            "--experiment must be one of table1, fig2, fig6, fig7, fig8, section1, strongest, better_gan; got",
         ),
         (["--experiment=table1", "--data=digits", "--seeds=0,0"], "--seeds takes whole numbers, each once"),
         (["--experiment=table1", "--data=digits", "--gin_param=LInf.epsilom = 1"], "epsilom"),

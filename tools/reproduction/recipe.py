@@ -19,6 +19,8 @@ _WORTH = {
     "the recipe with generated images": ("recipe", "recipe_plain"),
     "the recipe without generated images": ("recipe_share_0", "recipe_plain"),
     **{f"generated images, {share:.0%}": (name, "recipe_share_0") for name, share in _SHARES.items() if share},
+    "generated images, 50%, by a generator that saw more": ("recipe_of_more", "recipe_share_0"),
+    "generated images, 100%, by a generator that saw more": ("recipe_of_more_share_100", "recipe_share_0"),
     "TRADES": ("recipe", "recipe_without_trades"),
     "average of the weights": ("recipe", "recipe_without_average"),
     "label smoothing": ("recipe", "recipe_without_smoothing"),

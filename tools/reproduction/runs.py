@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from reproduction.expected import REPOSITORY
 from reproduction.scales import Scale
-from reproduction.systems import EXTRACTOR, SAMPLED, SYSTEMS, Comparison, Part
+from reproduction.systems import EXTRACTOR, SYSTEMS, Comparison, Part
 from robgan_tf.run.checkpoints import steps_in
 from robgan_tf.run.directory import RunDirectory
 
@@ -200,7 +200,8 @@ def runs_of(
         bindings += scale.extractor if part.system == EXTRACTOR else ()
         if system.watched:
             bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
-        taken = root / SAMPLED / f"seed_{seed}" / "samples.npz" if system.takes_samples else None
+        bindings += scale.more_images if system.sees_more else ()
+        taken = root / system.samples_of / f"seed_{seed}" / "samples.npz" if system.samples_of else None
         if taken:
             bindings.append(f"sample_file.path = '{taken}'")
         scores = ()

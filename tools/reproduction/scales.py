@@ -25,6 +25,7 @@ class Scale:
         curves: of the measures of a classifier while it trains.
         measures: of the evaluation of a generator.
         samples: how many generated images a file for other systems holds.
+        more_images: bindings of generators that see more training images than the classifiers.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Scale:
     curves: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
     samples: int = 0
+    more_images: tuple[str, ...] = ()
 
 
 _PAPER_SCORES = ("TrainingScores.every = 1000", "TrainingScores.samples = 10000")
@@ -143,6 +145,37 @@ _CIFAR10_SMOKE = dataclasses.replace(
     measures=_DIGITS_SMOKE.measures,
 )
 
+# Few training images, so that there is a gap between them and test images, which is what generated images are to close.
+# As many updates of co-training and fine-tuning as the demo's and `cpu`'s.
+_DIGITS_FEW = dataclasses.replace(
+    _DIGITS,
+    scaled="digits at 16 px, which are a toy, 500 of them to train on and 1,147 to test; widths 24 and 16, 193 + 50 "
+    "epochs in batches of 32, epsilon .2",
+    shared=(
+        "digits.train_examples = 650",
+        "CoTraining.epochs = 193",
+        "classifier_epochs = 243",
+        "Experiment.validate_every = 200",
+        "RobustnessEvaluation.epsilons = (0.0, 0.1, 0.2)",
+        "RobustnessEvaluation.checks = None",
+    ),
+)
+_CIFAR10_FEW = dataclasses.replace(
+    _CIFAR10_CPU,
+    scaled="images to 16 px (padding of random crops to 1), training images to 2,000, widths to 24 and 16, 193 + 50 "
+    "epochs in batches of 64 instead of 200 + 60, two discriminator updates for each of the generator, evaluation of "
+    "2,000 images of either split; rates of 1e-3 and, in fine-tuning, 2e-3",
+    shared=(
+        *_CIFAR10_CPU.shared,
+        'tfds_images.train_split = "train[:6%]"',
+        "CoTraining.epochs = 193",
+        "classifier_epochs = 243",
+        "RobustnessEvaluation.epsilons = (0.0, 0.02, 0.04)",
+        "RobustnessEvaluation.checks = None",
+    ),
+    finetuning=("FineTuning.epochs = 50",),
+)
+
 SCALES = {
     "paper": {
         "cifar10": _paper("cifar10.gin"),
@@ -150,10 +183,10 @@ SCALES = {
         "imagenet128": _paper("imagenet128.gin"),
     },
     "cpu": {"digits": _DIGITS, "cifar10": _CIFAR10_CPU},
+    "few": {"digits": _DIGITS_FEW, "cifar10": _CIFAR10_FEW},
     "smoke": {"digits": _DIGITS_SMOKE, "cifar10": _CIFAR10_SMOKE},
 }
-# Of `strongest`. Few training images, so that there is a gap; the others test it. As many updates of co-training as the
-# demo has.
+# Of `strongest`: few training images here, too.
 _STRONGEST = Scale(
     "digits.gin",
     scaled="digits at 16 px, which are a toy, 500 of them to train on and 1,147 to test; a WRN-10-1, epsilon .2, 40 "
@@ -185,13 +218,41 @@ _STRONGEST_SMOKE = dataclasses.replace(
     ),
     samples=100,
 )
-STRONGEST = {"cpu": {"digits": _STRONGEST}, "smoke": {"digits": _STRONGEST_SMOKE}}
+# gin/strongest/cifar10_cpu.gin at 16 px. Its generators have the steps of `few`, whatever the number of their images.
+_STRONGEST_CIFAR10 = Scale(
+    "cifar10_cpu.gin",
+    scaled="CIFAR-10 at 16 px, 2,000 of the training images, or all but those of the validation for one generator; a "
+    "PreActResNet-18 of width 16, epsilon .04, 30 epochs in batches of 64; generators of widths 24 and 16 with 4,000 "
+    "discriminator updates; evaluation of 2,000 images of either split",
+    shared=(
+        *_CIFAR10_CPU.shared,
+        'tfds_images.train_split = "train[:6%]"',
+        "LInf.epsilon = 0.04",
+        "CoTraining.epochs = 128",
+        "FineTuning.epochs = 30",
+        "Experiment.validate_every = 150",
+        "RobustnessEvaluation.epsilons = (0.0, 0.04)",
+        "RobustnessEvaluation.checks = None",
+        # As on the digits: behind PGD-20 an attack towards the three likeliest wrong classes.
+        "RobustnessEvaluation.attacks = [@evaluation/PGD(), @likeliest/AutoPGD()]",
+        "likeliest/AutoPGD.threat_model = %evaluation_ball",
+        "likeliest/AutoPGD.steps = 20",
+        "likeliest/AutoPGD.loss = @targeted_margin_loss",
+        "likeliest/AutoPGD.targets = 3",
+    ),
+    samples=20000,
+    more_images=('tfds_images.train_split = "train"', "CoTraining.epochs = 5.224"),
+)
+STRONGEST = {"cpu": {"digits": _STRONGEST, "cifar10": _STRONGEST_CIFAR10}, "smoke": {"digits": _STRONGEST_SMOKE}}
 DATA = ("digits", "cifar10", "imagenet64", "imagenet128")
 
 
 def sizes(experiment: str) -> dict[str, dict[str, Scale]]:
     """Returns what an experiment is there for: by scale and data set."""
-    return STRONGEST if experiment == "strongest" else SCALES
+    if experiment == "strongest":
+        return STRONGEST
+    # Its bindings, such as rates, are made for these.
+    return {name: SCALES[name] for name in ("few", "smoke")} if experiment == "better_gan" else SCALES
 
 
 def find(experiment: str, scale: str, data: str) -> Scale:

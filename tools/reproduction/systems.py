@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 # The classifier by whose features all generators are measured.
 EXTRACTOR = "standard_training"
-# The co-training whose generator makes the images that the systems of `strongest` take from a file.
+# The co-trainings whose generators make the images that the systems of `strongest` take from a file: on the training
+# images of the classifiers, and on more of them.
 SAMPLED = "sampled_generator"
+SAMPLED_OF_MORE = "sampled_generator_of_more"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,9 @@ class System:
         scored: whether the generator is scored while it trains.
         watched: whether accuracy and LLV are measured while the classifier trains.
         recipe: whether it is based on the configuration of gin/strongest/ instead of the one in gin/.
-        takes_samples: whether its generated images are those of `SAMPLED` with the same seed, from a file.
+        samples_of: the system whose generator, with the same seed, made its generated images, which it takes from a
+            file; none if not given.
+        sees_more: whether it is trained on more images than the others, by bindings of the scale.
     """
 
     title: str
@@ -41,7 +45,8 @@ class System:
     scored: bool = False
     watched: bool = False
     recipe: bool = False
-    takes_samples: bool = False
+    samples_of: str | None = None
+    sees_more: bool = False
 
 
 def _scored(title: str, *modifiers: str) -> System:
@@ -49,16 +54,23 @@ def _scored(title: str, *modifiers: str) -> System:
     return System(title, modifiers, ("Experiment.finetuning = None",), ("cotrain",), scored=True)
 
 
-def _recipe(title: str, *bindings: str, samples: bool = True) -> System:
+def _sampled(title: str, sees_more: bool = False) -> System:
+    """Co-training alone, for a file of generated images."""
+    return System(title, (), ("Experiment.finetuning = None",), ("cotrain",), sees_more=sees_more)
+
+
+def _recipe(title: str, *bindings: str, samples_of: str | None = SAMPLED) -> System:
     """The recipe of gin/strongest/ with `bindings`; generated images are of a file, or there are none."""
     without = ("Experiment.generator = None", "Experiment.cotraining = None")
-    source = "@sample_file" if samples else "None"
+    source = "@sample_file" if samples_of else "None"
     bindings = (*without, f"Experiment.generated = {source}", *bindings)
     stages = ("finetune", "evaluate")
-    return System(title, (), bindings, stages, recipe=True, takes_samples=samples)
+    return System(title, (), bindings, stages, recipe=True, samples_of=samples_of)
 
 
 _REAL_ALONE = "FineTuning.generated_share = None"
+# DiffAugment as its authors ran it on CIFAR-10.
+_COLOURS_STAY = ("diff_augment.color = False",)
 
 
 SYSTEMS = {
@@ -79,9 +91,39 @@ SYSTEMS = {
     "ac_gan_attack": _scored("AC-GAN loss, attack", "ac_gan_attack"),
     "ac_gan_no_attack": _scored("AC-GAN loss, no attack", "standard_gan_ac_gan"),
     "sn_gan": _scored("SN-GAN", "sn_gan"),
-    SAMPLED: System("co-training of the generator", (), ("Experiment.finetuning = None",), ("cotrain",)),
+    "robgan_diff_augment": System("DiffAugment", (), ("CoTraining.augmentation = @diff_augment()", *_COLOURS_STAY)),
+    "robgan_balanced": System(
+        "balanced classes", (), ("CoTraining.balanced_labels = True", "this_generator.balanced_labels = True")
+    ),
+    "robgan_top_k": System(
+        "top-k", (), ("CoTraining.top_k = @top_k()", "top_k.decay = 0.99", "top_k.least_share = 0.5")
+    ),
+    "robgan_better": System(
+        "all three: gin/strongest/better_gan.gin",
+        (),
+        ('include "gin/strongest/better_gan.gin"', "this_generator.balanced_labels = True"),
+    ),
+    "robgan_two_time_scales": System(
+        "two time scales: a quarter of the rate for the generator",
+        (),
+        ("CoTraining.generator_schedule = @generator/linear", "generator/linear.initial = 2.5e-4"),
+    ),
+    "robgan_truncation": System("truncation at 1.5, in fine-tuning", (), ("this_generator.truncation = 1.5",)),
+    "robgan_r1": System("R1 penalty", (), ("CoTraining.penalty = @r1()", "r1.gamma = 10.0")),
+    "robgan_wgan_gp": System(
+        "WGAN-GP",
+        (),
+        (
+            "split.source_loss = @wasserstein",
+            "split.generator_source_loss = @hinge_generator",
+            "CoTraining.penalty = @wgan_gp()",
+        ),
+    ),
+    "robgan_large_batches": System("batches twice as large, half as many steps", (), ("CoTraining.batch_size = 64",)),
+    SAMPLED: _sampled("co-training of the generator"),
+    SAMPLED_OF_MORE: _sampled("co-training of a generator on more images", sees_more=True),
     "recipe": _recipe("the recipe, half of the images generated"),
-    "recipe_share_0": _recipe("the recipe, no generated images", _REAL_ALONE, samples=False),
+    "recipe_share_0": _recipe("the recipe, no generated images", _REAL_ALONE, samples_of=None),
     "recipe_plain": _recipe(
         "plain adversarial training, Adam, no generated images",
         _REAL_ALONE,
@@ -91,7 +133,7 @@ SYSTEMS = {
         "FineTuning.optimizer = @finetuning/Adam",
         "FineTuning.schedule = @finetuning/linear",
         "finetuning/linear.initial = %scratch_rate",
-        samples=False,
+        samples_of=None,
     ),
     "recipe_share_100": _recipe("the recipe, generated images alone", "FineTuning.generated_share = 1.0"),
     "recipe_share_75": _recipe("the recipe, three quarters generated", "FineTuning.generated_share = 0.75"),
@@ -106,6 +148,14 @@ SYSTEMS = {
     ),
     "recipe_with_awp": _recipe(
         "with adversarial weight perturbation", "FineTuning.weight_perturbation = @awp()", "awp.gamma = 0.005"
+    ),
+    "recipe_of_more": _recipe(
+        "the recipe, half generated, by a generator that saw more images", samples_of=SAMPLED_OF_MORE
+    ),
+    "recipe_of_more_share_100": _recipe(
+        "the recipe, generated images of that generator alone",
+        "FineTuning.generated_share = 1.0",
+        samples_of=SAMPLED_OF_MORE,
     ),
 }
 
@@ -159,9 +209,8 @@ class Comparison:
         unknown = sorted(set(systems) - set(there))
         if unknown:
             raise ValueError(f"--systems must be among {', '.join(there)}; got {', '.join(unknown)}.")
-        return dataclasses.replace(
-            self, parts=tuple(part for part in self.parts if part.samples or part.system in systems)
-        )
+        wanted = {*systems, *(SYSTEMS[name].samples_of for name in systems)}
+        return dataclasses.replace(self, parts=tuple(part for part in self.parts if part.system in wanted))
 
     @property
     def needs_extractor(self) -> bool:
@@ -170,11 +219,30 @@ class Comparison:
 
 
 _FINETUNED = Part("robgan", before_finetuning=True)
+# What was learnt of GANs since the paper, in the order of docs/strongest.md.
+BETTER_GANS = (
+    "robgan_diff_augment",
+    "robgan_top_k",
+    "robgan_balanced",
+    "robgan_better",
+    "robgan_truncation",
+    "robgan_r1",
+    "robgan_wgan_gp",
+    "robgan_two_time_scales",
+    "robgan_large_batches",
+)
 
 
 def comparison(name: str, data: str, scale: str) -> Comparison:
-    """Returns what an experiment compares. Fig. 2 is the paper's VGG16 at its scale, and else the common network."""
+    """Returns what an experiment compares.
+
+    Fig. 2 is the paper's VGG16 at its scale, and else the common network. A generator that saw more images than the
+    classifiers is there where the data have more: of the digits all others are the test images.
+    """
     vgg16 = scale == "paper" and data == "cifar10"
+    more = data == "cifar10"
+    recipes = [name for name, system in SYSTEMS.items() if system.recipe and (more or not _of_more(system))]
+    makers = (SAMPLED, SAMPLED_OF_MORE) if more else (SAMPLED,)
     return {
         "table1": Comparison("Table 1: accuracy under attack", (Part("adversarial_training"), _FINETUNED)),
         "fig2": Comparison(
@@ -198,10 +266,23 @@ def comparison(name: str, data: str, scale: str) -> Comparison:
         ),
         "strongest": Comparison(
             "What the parts of the recipe of gin/strongest/ are worth, and generated images beside them",
-            (Part(SAMPLED, samples=True), *(Part(name) for name, system in SYSTEMS.items() if system.recipe)),
+            (*(Part(name, samples=True) for name in makers), *map(Part, recipes)),
+            divisible=True,
+        ),
+        "better_gan": Comparison(
+            "What is known of GANs since the paper: what each part does to the generator and to the classifier",
+            (
+                Part("robgan", generator=True),
+                Part("adversarial_training"),
+                *(Part(name, generator=True) for name in BETTER_GANS),
+            ),
             divisible=True,
         ),
     }[name]
 
 
-EXPERIMENTS = ("table1", "fig2", "fig6", "fig7", "fig8", "section1", "strongest")
+def _of_more(system: System) -> bool:
+    return system.samples_of == SAMPLED_OF_MORE
+
+
+EXPERIMENTS = ("table1", "fig2", "fig6", "fig7", "fig8", "section1", "strongest", "better_gan")
