@@ -246,6 +246,13 @@ def test_both_turn_an_image_as_exif_defines_it(file_format, orientation, decode,
     np.testing.assert_array_equal(decode(file), expected)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(10))
+def test_as_stored_an_image_is_not_turned(file_format, orientation, decode, channels):
+    stored = decoding.decode_as_stored(tf.constant(SERVED[f"{file_format}, orientation {orientation}"]), channels)
+    np.testing.assert_array_equal(stored, decode(encoded(RGB, file_format)))
+
+
 @pytest.mark.parametrize("kind", TRAINED_ALONE)
 def test_the_first_frame_of_other_formats_is_trained_on_and_refused_by_the_served_model(kind, serve, channels):
     expected = RGB
