@@ -139,7 +139,7 @@ def define_flags(values):
     flags.DEFINE_list(
         "systems",
         [],
-        "Of --experiment=strongest and better_gan: these systems alone, and the generators they need; all if not given.",
+        "Of --experiment=strongest and better_gan: these systems, and the generators they need; all if not given.",
         flag_values=values,
     )
     flags.DEFINE_multi_string(

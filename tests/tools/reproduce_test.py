@@ -98,10 +98,11 @@ def test_lengths_of_modifiers_are_not_overwritten(tmp_path):
             assert not (bound and SYSTEMS[run.system].from_nothing), run.name
 
 
-def test_systems_that_experiments_share_have_the_same_folder_and_configuration(tmp_path):
+@pytest.mark.parametrize("scale", ["cpu", "few"])
+def test_systems_that_experiments_share_have_the_same_folder_and_configuration(scale, tmp_path):
     by_path = {}
-    for experiment in EXPERIMENTS:
-        for run in described(experiment, "digits", "cpu", tmp_path, seeds=(3, 4)):
+    for experiment in (one for one, data, there in ALL if (data, there) == ("digits", scale)):
+        for run in described(experiment, "digits", scale, tmp_path, seeds=(3, 4)):
             train = run.commands()[0]
             assert by_path.setdefault(run.path, train) == train
     assert len({path for path in by_path if path.parent.name == EXTRACTOR}) == 1  # one, for all seeds

@@ -67,10 +67,10 @@ def better_gan(runs: Runs) -> Gathered:
     )
     real = "" if of_real is None else f" Real test images are {of_real:.2f} from the training images."
     lines += [
-        "The Frechet distance is that of generated images from the training images, in the features of a classifier that "
-        f"took no part in the trainings: smaller is better.{real} Differences are paired: of each seed first, then mean and "
-        "standard error; one of less than three standard errors may well be chance. The classifier is that of the best "
-        "checkpoint by validation under attack, the generator that of the end of co-training.",
+        "The Frechet distance is that of generated images from the training images, in the features of a classifier "
+        f"that took no part in the trainings: smaller is better.{real} Differences are paired: of each seed first, "
+        "then mean and standard error; one of less than three standard errors may well be chance. The classifier is "
+        "that of the best checkpoint by validation under attack, the generator that of the end of co-training.",
         "",
     ]
     results = {
