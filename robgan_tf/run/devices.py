@@ -7,6 +7,7 @@ import functools
 
 import gin
 import tensorflow as tf
+from absl import logging
 
 from robgan_tf.keras2 import keras
 from robgan_tf.run.workers import cluster_size
@@ -47,9 +48,8 @@ def configure(
         )
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    gpus = tf.config.get_visible_devices("GPU")
+    _take_memory_as_needed(gpus)
     if gpus and replicas > len(gpus):
         raise ValueError(f"configure.replicas is {replicas}, this machine has {len(gpus)} GPUs; 0 takes all of them.")
     if several_workers:
@@ -62,6 +62,15 @@ def configure(
     keras.utils.set_random_seed(seed)
     keras.mixed_precision.set_global_policy(precision)
     return strategy
+
+
+def _take_memory_as_needed(gpus: list):
+    """Lets other processes have what of the GPUs' memory this one does not need."""
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+    except (RuntimeError, ValueError) as error:  # whoever used TensorFlow before, in this process, has set them up
+        logging.warning("the memory of the GPUs is taken as it was set up before (%s)", error)
 
 
 @functools.cache

@@ -35,12 +35,15 @@ def cores() -> int:
 
 
 def memory_in_use() -> dict:
-    """Returns `memory_mib`, the resident memory of this process, and `gpu_memory_mib`, the peak of its first GPU."""
+    """Returns `memory_mib`, the resident memory of this process, and the peak of its first GPU, `gpu_memory_mib`."""
     if sys.platform == "linux":
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
         used = {"memory_mib": round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)}
     else:  # its peak, which macOS counts in bytes
         used = {"memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)}
-    if tf.config.list_physical_devices("GPU"):
-        used["gpu_memory_mib"] = round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20, 1)
+    if tf.config.list_logical_devices("GPU"):
+        try:
+            used["gpu_memory_mib"] = round(tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20, 1)
+        except (ValueError, tf.errors.OpError):  # devices of plug-ins need not keep account
+            pass
     return used

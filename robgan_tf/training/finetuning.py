@@ -24,7 +24,6 @@ from robgan_tf.training.mixing import Mixing
 from robgan_tf.training.objectives import Adversarial, Objective
 from robgan_tf.training.optimization import (
     Schedule,
-    apply_gradients,
     finetuning_schedule,
     learning_rate,
     make_optimizer,
@@ -257,7 +256,7 @@ class FineTuning(Stage):
         else:
             in_images, perturbation = (), self.weight_perturbation
             gradients, metrics = perturbation.at_worst_weights(self.classifier, lambda: differentiate_all()[1])
-        norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables)
+        norm = self.update(self.optimizer, gradients, self.classifier.class_variables)
         metrics["classifier_gradient_norm"] = self.share(norm)
         if self.average_classifier is not None:
             update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, done)

@@ -204,6 +204,11 @@ def make_optimizer(optimizer: Callable, schedule, variables):
         variables: the variables that it will update.
     """
     made = optimizer(learning_rate=schedule)
+    # Where there is a GPU, Keras has XLA compile the update of each weight by itself. That fails where libdevice is not
+    # found (https://github.com/keras-team/tf-keras/issues/62), has run out of threads on several GPUs
+    # (https://github.com/tensorflow/tensorflow/issues/56423), and launches as many programs as there are weights.
+    # `Stage.update` compiles all of them as one, where it is to.
+    made.jit_compile = False
     if getattr(made, "weight_decay", None):
         made.exclude_from_weight_decay(var_list=list(filter(_is_norm_or_bias, variables)))
     if keras.mixed_precision.global_policy().name == "mixed_float16":

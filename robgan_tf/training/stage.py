@@ -15,6 +15,7 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.run.metrics import SHARE, Metric, declare, declare_of_player
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.fitting import Fitting
+from robgan_tf.training.optimization import apply_gradients
 from robgan_tf.training.randomness import replica_seed
 
 declare(
@@ -59,7 +60,7 @@ class Stage(Fitting):
         accumulation: number of parts that a replica's share of a micro-batch is computed in, one after the other, where
             it does not fit in memory. Gradients are added up, and the update is the same but for rounding.
         attacker: the attacker, or None.
-        jit_compile: whether XLA compiles attacks and gradients: for GPUs; on CPUs it is slower.
+        jit_compile: whether XLA compiles attacks, gradients and, on one replica, updates: for GPUs; on CPUs slower.
         replays: updates on each micro-batch, each of which makes a step of the attack as well and counts as a pass over
             the images; None for one update, after an attack of its own.
 
@@ -249,10 +250,22 @@ class Stage(Fitting):
     def maybe_compile(self, function: Callable) -> Callable:
         """Returns `function` for XLA to compile, where the stage is to do so.
 
-        It must assign nothing and make no use of the other replicas. (That is why not the whole step is compiled: an
-        optimizer in a function of its own would not reach the other replicas.)
+        It must make no use of the other replicas, and under a strategy assign nothing.
         """
         return tf.function(function, jit_compile=True, autograph=False) if self.use_xla else function
+
+    def update(self, optimizer, gradients: Sequence, variables: Sequence) -> tf.Tensor:
+        """Does an update, see `apply_gradients`; XLA compiles it as one program, where the stage is to use it.
+
+        Not under a strategy: in a function of its own an optimizer would not reach the other replicas.
+        """
+        if not self.use_xla or tf.distribute.has_strategy():
+            return apply_gradients(optimizer, gradients, variables)
+
+        def update(*gradients):
+            return apply_gradients(optimizer, gradients, variables)
+
+        return self.maybe_compile(update)(*gradients)
 
     def as_one_graph(self, function: Callable) -> Callable:
         """Returns `function` with one graph that all of its calls share, where that is possible.
@@ -274,7 +287,8 @@ class Stage(Fitting):
 
     def accuracy(self, logits, labels):
         """Returns this replica's share of the accuracy of class `logits` [b, K] over the global micro-batch."""
-        hits = tf.equal(tf.argmax(logits, axis=-1, output_type=labels.dtype), labels)
+        # int64: GPUs compare int32, as which TensorFlow keeps shapes, in the memory of the host.
+        hits = tf.equal(tf.argmax(logits, axis=-1), tf.cast(labels, tf.int64))
         return self.average(tf.cast(hits, tf.float32))
 
     def share(self, scalar):

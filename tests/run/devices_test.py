@@ -37,3 +37,20 @@ def test_the_seed_decides_the_initial_weights():
 
     np.testing.assert_array_equal(kernel(1), kernel(1))
     assert not np.array_equal(kernel(1), kernel(2))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("Physical devices cannot be modified after being initialized"), ValueError("virtual devices")],
+)
+def test_gpus_that_were_set_up_before_are_used_as_they_are(monkeypatch, caplog, error):
+    """There is no GPU here: what TensorFlow says of one is put in its place."""
+
+    def refuse(gpu, enable):
+        raise error
+
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [gpu])
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", refuse)
+    assert devices.configure().num_replicas_in_sync == 1
+    assert str(error) in caplog.text

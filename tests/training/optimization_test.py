@@ -161,6 +161,16 @@ def test_an_update_scales_the_loss_under_float16_and_gives_the_unscaled_step():
     assert variable.numpy().tolist() == [0.0]
 
 
+def test_xla_compiles_no_weight_by_itself_where_keras_finds_a_gpu(monkeypatch):
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(tf.compat.v2.config, "list_physical_devices", lambda kind=None: [gpu])
+    assert keras.optimizers.Adam(0.1).jit_compile  # as Keras would have it
+    assert not optimization.make_optimizer(keras.optimizers.Adam, 0.1, [tf.Variable([0.0])]).jit_compile
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    scaled = optimization.make_optimizer(keras.optimizers.Adam, 0.1, [tf.Variable([0.0])])
+    assert not scaled.inner_optimizer.jit_compile
+
+
 def test_average_follows_the_decay_and_starts_fast():
     average, weight = tf.Variable([0.0]), tf.Variable([1.0])
     optimization.update_average([average], [weight], 0.5, step=0)

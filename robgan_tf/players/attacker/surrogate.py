@@ -92,7 +92,7 @@ class Surrogate(Transfer):
 
         num_classes = int(logits(to_pixel_range(pixels[:2])).shape[-1])
         network = small_network(pixels.shape[1:], num_classes, self.width, seed)
-        optimizer = keras.optimizers.Adam(2e-3)
+        optimizer = keras.optimizers.Adam(2e-3, jit_compile=False)  # see `training.optimization`
         optimizer.build(network.trainable_variables)
         lookahead = PGD(ball, 1, relative_step_size=1.25, random_start=True)
 
