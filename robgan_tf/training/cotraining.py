@@ -15,6 +15,7 @@ from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.diff_augment import Augmentation
 from robgan_tf.training.optimization import (
     Schedule,
+    apply_gradients,
     cotraining_adam,
     cotraining_schedule,
     learning_rate,
@@ -214,7 +215,8 @@ class CoTraining(Stage):
             # No image has a part in another's verdict: the weight of a loss is that of its gradient.
             chosen = self.top_k.weights(scores, tf.cast(self.step, tf.float32) / self.steps_per_epoch)
             gradients *= chosen[:, tf.newaxis, tf.newaxis, tf.newaxis]
-        norm = self.update(optimizer, tape.gradient(images, variables, output_gradients=gradients), variables)
+        gradients = tape.gradient(images, variables, output_gradients=gradients)
+        norm = apply_gradients(optimizer, gradients, variables, self.use_xla)
         return {**metrics, "generator_gradient_norm": self.share(norm)}
 
     def attack(self, images, labels, seed, *view) -> tf.Tensor:
@@ -273,7 +275,7 @@ class CoTraining(Stage):
         if self.penalty is not None:
             batch += (randomness.uniform_numbers(seed, randomness.PENALTY, self.replica_batch_size),)
         _, (gradients, metrics) = over_parts(self.maybe_compile(differentiate), batch, self.accumulation)
-        norm = self.update(optimizer, gradients, variables)
+        norm = apply_gradients(optimizer, gradients, variables, self.use_xla)
         return {**metrics, "discriminator_gradient_norm": self.share(norm)}
 
     def update_average_generator(self):

@@ -24,6 +24,7 @@ from robgan_tf.training.mixing import Mixing
 from robgan_tf.training.objectives import Adversarial, Objective
 from robgan_tf.training.optimization import (
     Schedule,
+    apply_gradients,
     finetuning_schedule,
     learning_rate,
     make_optimizer,
@@ -256,7 +257,7 @@ class FineTuning(Stage):
         else:
             in_images, perturbation = (), self.weight_perturbation
             gradients, metrics = perturbation.at_worst_weights(self.classifier, lambda: differentiate_all()[1])
-        norm = self.update(self.optimizer, gradients, self.classifier.class_variables)
+        norm = apply_gradients(self.optimizer, gradients, self.classifier.class_variables, self.use_xla)
         metrics["classifier_gradient_norm"] = self.share(norm)
         if self.average_classifier is not None:
             update_average(self.average_classifier.weights, self.classifier.weights, self.average_decay, done)

@@ -161,9 +161,10 @@ class Augmented(GeneratedImages):
         images, labels = self.source.sample(seed, count)
         images = to_uint8(images)
         first = tf.cast(count * tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
-        for position, function in enumerate(self.augment):
-            key = tf.random.experimental.stateless_fold_in(seed, 0xA463 + position)
-            images = function(images, row_seed(tf.cast(key, tf.int64), first))
+        with tf.device("CPU:0"):  # whatever the strategy: not all operations on uint8 have kernels for GPUs
+            for position, function in enumerate(self.augment):
+                key = tf.random.experimental.stateless_fold_in(seed, 0xA463 + position)
+                images = function(images, row_seed(tf.cast(key, tf.int64), first))
         return tf.ensure_shape(to_pixel_range(images), [count, *self.image_shape]), labels
 
     def check(self, num_classes, image_shape):

@@ -207,7 +207,7 @@ def make_optimizer(optimizer: Callable, schedule, variables):
     # Where there is a GPU, Keras has XLA compile the update of each weight by itself. That fails where libdevice is not
     # found (https://github.com/keras-team/tf-keras/issues/62), has run out of threads on several GPUs
     # (https://github.com/tensorflow/tensorflow/issues/56423), and launches as many programs as there are weights.
-    # `Stage.update` compiles all of them as one, where it is to.
+    # `apply_gradients` compiles all of them as one, where it is to.
     made.jit_compile = False
     if getattr(made, "weight_decay", None):
         made.exclude_from_weight_decay(var_list=list(filter(_is_norm_or_bias, variables)))
@@ -227,13 +227,23 @@ def scaled(optimizer, loss):
     return optimizer.get_scaled_loss(loss) if isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) else loss
 
 
-def apply_gradients(optimizer, gradients, variables):
+def apply_gradients(optimizer, gradients, variables, compiled: bool = False):
     """Does an update of `variables` with this replica's share of the gradients of a loss that `scaled` gave.
+
+    Args:
+        optimizer: the optimizer.
+        gradients: a gradient for each of `variables`.
+        variables: the weights.
+        compiled: whether XLA compiles the update, as one program; not under a strategy, where an optimizer in a
+            function of its own would not reach the other replicas.
 
     Returns:
         The norm of all gradients over the global batch, a float32 scalar, the same on every replica. Under float16 it
         is 0 where the gradients overflowed and the update is left out.
     """
+    if compiled and not tf.distribute.has_strategy():
+        update = partial(apply_gradients, optimizer, variables=variables)
+        return tf.function(lambda *found: update(found), autograph=False, jit_compile=True)(*gradients)
     loss_scale = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
     if loss_scale:
         gradients = optimizer.get_unscaled_gradients(gradients)
@@ -247,7 +257,7 @@ def apply_gradients(optimizer, gradients, variables):
 def sum_of_replicas(gradients: Sequence) -> list[tf.Tensor]:
     """Returns the sum over all replicas of each gradient, dense, the same on every replica."""
     # Dense: the gradient of an embedding has a row for each image, several of one class, and in each batch of other
-    # classes. On GPUs Keras compiles its updates by XLA, anew for each number of different rows.
+    # classes. XLA would compile an update anew for each number of different rows.
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, gradients) if context.num_replicas_in_sync > 1 else gradients

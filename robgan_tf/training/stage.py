@@ -15,7 +15,6 @@ from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.run.metrics import SHARE, Metric, declare, declare_of_player
 from robgan_tf.training.accumulation import over_parts
 from robgan_tf.training.fitting import Fitting
-from robgan_tf.training.optimization import apply_gradients
 from robgan_tf.training.randomness import replica_seed
 
 declare(
@@ -74,7 +73,7 @@ class Stage(Fitting):
         strategy: the distribution strategy that it was made under.
 
     Raises:
-        ValueError: for a length or batch size out of its range, or a batch that the replicas can't share.
+        ValueError: for a length or batch size out of its range, a batch that replicas can't share, or an unfit attack.
     """
 
     # Names the stage in commands, checkpoints and metrics.
@@ -111,6 +110,7 @@ class Stage(Fitting):
                     f"{type(self).__name__}.attacker must be an attack such as @Attacker(), or None; got {attacker!r}."
                 )
             attacker.check_training()
+            attacker.check_xla(f"{type(self).__name__}.jit_compile", jit_compile)
         self.num_examples = num_examples
         self.batch_size = batch_size
         self.replica_batch_size = batch_size // replicas
@@ -253,19 +253,6 @@ class Stage(Fitting):
         It must make no use of the other replicas, and under a strategy assign nothing.
         """
         return tf.function(function, jit_compile=True, autograph=False) if self.use_xla else function
-
-    def update(self, optimizer, gradients: Sequence, variables: Sequence) -> tf.Tensor:
-        """Does an update, see `apply_gradients`; XLA compiles it as one program, where the stage is to use it.
-
-        Not under a strategy: in a function of its own an optimizer would not reach the other replicas.
-        """
-        if not self.use_xla or tf.distribute.has_strategy():
-            return apply_gradients(optimizer, gradients, variables)
-
-        def update(*gradients):
-            return apply_gradients(optimizer, gradients, variables)
-
-        return self.maybe_compile(update)(*gradients)
 
     def as_one_graph(self, function: Callable) -> Callable:
         """Returns `function` with one graph that all of its calls share, where that is possible.

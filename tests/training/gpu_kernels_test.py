@@ -12,8 +12,11 @@ import tensorflow as tf
 from google.protobuf import descriptor_pool, message_factory
 from small_stages import batches, make_attacker, make_cotraining, make_finetuning, make_generator
 
+from robgan_tf.data.augmentation import random_operation
+from robgan_tf.data.preprocessing import pad_and_crop, random_flip
 from robgan_tf.keras2 import keras
 from robgan_tf.training.diff_augment import DiffAugment
+from robgan_tf.training.generated import Augmented, FromGenerator
 from robgan_tf.training.penalties import R1
 from robgan_tf.training.top_k import TopK
 
@@ -107,6 +110,12 @@ def test_each_operation_of_both_stages_has_a_gpu_kernel(precision):
     attacker = make_attacker(random_start=True)
     assert without_gpu_kernel(step_of(make_cotraining(attacker))) == set()
     assert without_gpu_kernel(step_of(make_finetuning(make_generator(), attacker, fake_weight=0.5))) == set()
+
+
+def test_generated_images_are_augmented_on_the_processor_where_all_operations_on_uint8_have_kernels():
+    source = Augmented(FromGenerator(make_generator()), (pad_and_crop, random_flip, random_operation))
+    sample = tf.function(lambda seed: source.sample(seed, 4), autograph=False)
+    assert without_gpu_kernel(sample.get_concrete_function(tf.TensorSpec([2], tf.int64))) == set()
 
 
 @pytest.mark.slow

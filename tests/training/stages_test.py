@@ -8,9 +8,11 @@ from small_stages import SHAPE, make_attacker, make_cotraining, make_finetuning,
 from steps import assert_same_step, take_steps
 
 from robgan_tf.keras2 import keras
+from robgan_tf.players.attacker.square import Square
+from robgan_tf.players.attacker.threat_model import LInf
 from robgan_tf.run.devices import mirrored
 from robgan_tf.training.finetuning import FineTuning
-from robgan_tf.training.optimization import make_optimizer
+from robgan_tf.training.optimization import apply_gradients, make_optimizer
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -54,6 +56,13 @@ def test_xla_makes_the_same_step(make, replicas, two_replicas):
         np.testing.assert_allclose(value, metrics[1][name], rtol=1e-4, err_msg=name)
 
 
+def test_an_attack_that_xla_cannot_compile_is_refused_where_it_is_to_compile():
+    square = Square(LInf(0.1), queries=2)
+    assert make_finetuning(attacker=square).attacker is square
+    with pytest.raises(ValueError, match="FineTuning.jit_compile = True: XLA can't compile Square; set it to False"):
+        make_finetuning(attacker=square, jit_compile=True)
+
+
 @pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
 def test_an_update_that_xla_compiles_as_one_program_is_the_same(precision):
     keras.mixed_precision.set_global_policy(precision)
@@ -63,15 +72,14 @@ def test_an_update_that_xla_compiles_as_one_program_is_the_same(precision):
     rows = random.normal(size=[3, 2]).astype(np.float32)
     found = []
     for xla in (False, True):
-        stage = make_cotraining(jit_compile=xla)
         variables = [tf.Variable(value) for value in values]
         optimizer = make_optimizer(keras.optimizers.Adam, 0.1, variables)
 
         @tf.function(autograph=False)
-        def step(scale, stage=stage, optimizer=optimizer, variables=variables):
+        def step(scale, xla=xla, optimizer=optimizer, variables=variables):
             gradients = [scale * value for value in values[:2]]
             gradients.append(tf.IndexedSlices(scale * rows, tf.constant([3, 1, 3]), tf.constant([4, 2])))
-            return stage.update(optimizer, gradients, variables)
+            return apply_gradients(optimizer, gradients, variables, xla)
 
         # Under float16 the last one overflows, and is left out.
         scales = (1.0, -0.5, np.inf if precision == "mixed_float16" else 2.0)

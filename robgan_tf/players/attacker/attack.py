@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from robgan_tf.data.datasets import TrainingSplit
 from robgan_tf.losses.terms import class_loss
-from robgan_tf.players.attacker.judge import Judge, Score
+from robgan_tf.players.attacker.judge import Judge, Score, by_loss_alone
 from robgan_tf.players.attacker.losses import check_loss_classes, likely_wrong_class, margin_loss
 from robgan_tf.players.attacker.threat_model import ThreatModel
 from robgan_tf.values import check, maker, whole
@@ -45,6 +45,7 @@ class Attack(abc.ABC):
         random_start: whether it starts at a random point of the ball instead of at the image.
         one_step: whether it takes a single step, which a network can learn to mislead (catastrophic over-fitting).
         splits: whether an evaluation leaves out images that are broken while the others go on.
+        compiles: whether XLA can compile it, to the same images.
 
     Raises:
         ValueError: for numbers out of their range, or a loss that does not fit `targets`.
@@ -56,6 +57,7 @@ class Attack(abc.ABC):
     random_start = False
     one_step = False
     splits = True
+    compiles = True
 
     def __init__(self, threat_model: ThreatModel, loss: Callable = class_loss, targets: int = 0, restarts: int = 1):
         kind = type(self).__name__
@@ -122,12 +124,7 @@ class Attack(abc.ABC):
                 inference mode.
             seed: int32 [2], for attacks that are random beyond their start.
         """
-
-        def score(images):
-            found = loss(images)
-            return Score(found, tf.zeros_like(found, tf.bool))
-
-        return tf.stop_gradient(self.search(start, images, Judge(score), seed))
+        return tf.stop_gradient(self.search(start, images, Judge(by_loss_alone(loss)), seed))
 
     def check_training(self):
         """Raises ValueError where training can't use the attack as it is set."""
@@ -135,6 +132,14 @@ class Attack(abc.ABC):
             raise ValueError(
                 f"Training attacks each image once, with the stage's own loss: set {type(self).__name__}.restarts = 1 "
                 f"and targets = 0, got {self.restarts} and {self.targets}."
+            )
+
+    def check_xla(self, setting: str, value: bool):
+        """Raises ValueError where the `value` of `setting` has XLA compile an attack that it can't compile."""
+        if value and not self.compiles:
+            raise ValueError(
+                f"{setting} = True: XLA can't compile {type(self).__name__}; set it to False, or take another attack, "
+                f"such as @Attacker()."
             )
 
     # ---- evaluation: the classifier is given

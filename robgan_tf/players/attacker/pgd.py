@@ -10,7 +10,7 @@ import tensorflow as tf
 from robgan_tf.losses.terms import class_loss
 from robgan_tf.players.attacker.attack import Attack
 from robgan_tf.players.attacker.gradients import score_and_gradient
-from robgan_tf.players.attacker.judge import Score, over_images, repeat_on_standing
+from robgan_tf.players.attacker.judge import by_loss_alone, over_images, repeat_on_standing
 from robgan_tf.players.attacker.threat_model import ThreatModel, epsilon_255
 from robgan_tf.values import check, number, optional, switch, whole
 
@@ -143,7 +143,7 @@ class PGD(Attack):
 
     def ascend(self, start, images, loss, seed=None):
         """See `Attack`: where the last step ends."""
-        return tf.stop_gradient(self._last(start, images, lambda images: Score(loss(images), None)))
+        return tf.stop_gradient(self._last(start, images, by_loss_alone(loss)))
 
     def search(self, start, images, judge, seed):
         """See `Attack`. An image that is broken costs nothing more, unless the classifier is random on purpose."""

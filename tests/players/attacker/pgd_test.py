@@ -491,6 +491,13 @@ def test_samples_average_the_gradient_of_a_random_classifier():
     np.testing.assert_array_equal(reached(99), np.full(64, 0.25))
 
 
+def test_samples_are_averaged_in_training_too():
+    images = tf.zeros([2, 1, 1, 1])
+    attack = PGD(LInf(0.25), 2, step_size=0.25, samples=3)
+    found = attack(images, lambda images: -tf.reduce_sum((images - [[[0.1]]]) ** 2, axis=[1, 2, 3]))
+    np.testing.assert_array_equal(found.numpy().ravel(), [0.0, 0.0])  # up to 0.25, beyond the maximum, and back
+
+
 # ---- precision
 
 
