@@ -81,6 +81,8 @@ UNDISTURBED = (
 COMMANDS = {"cotraining": "cotrain", "finetuning": "finetune"}
 OPTIONS = {"cotraining": "CoTraining", "finetuning": "FineTuning"}
 ENTRIES = 5
+# By the clock, and of all processors.
+KINDS = ("seconds", "cpu")
 
 
 def predict_here() -> dict:
@@ -187,20 +189,47 @@ def processor_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
 
 
-def compare(stage: str, files: list[str], params: list[str]) -> dict:
-    """Predicts and trains in turn; returns all values, and the errors, predicted / real - 1."""
-    rounds, steps = [], None
-    for _ in range(FLAGS.rounds):
-        predicted = predict(stage, files, params)[stage]
-        steps = steps or max(round(FLAGS.seconds / predicted["seconds"] / ENTRIES), 1) * ENTRIES
-        seconds, cpu = train(stage, steps, predicted, files, params)
-        rounds.append({"predicted": predicted, "seconds": seconds, "cpu": cpu, "load": os.getloadavg()[0]})
-    errors = {
-        kind: [one["predicted"][kind] / one[kind] - 1 for one in rounds]  # by turns, so round by round
-        for kind in ("seconds", "cpu")
-    }
-    medians = {f"error_by_{kind}": float(np.median(values)) for kind, values in errors.items()}
-    return {"stage": stage, "files": files, "params": params, "steps": steps, "rounds": rounds, **medians}
+@dataclasses.dataclass
+class Comparison:
+    """Predictions and real runs of a stage of a configuration, in turn.
+
+    Attributes:
+        stage: its name.
+        files: of the configuration.
+        params: its bindings.
+        steps: of each real run; None before the first prediction.
+        rounds: what each round has found.
+    """
+
+    stage: str
+    files: list[str]
+    params: list[str]
+    steps: int | None = None
+    rounds: list[dict] = dataclasses.field(default_factory=list)
+
+    def measure(self):
+        """Predicts, and trains for real."""
+        predicted = predict(self.stage, self.files, self.params)[self.stage]
+        if self.steps is None:
+            self.steps = max(round(FLAGS.seconds / predicted["seconds"] / ENTRIES), 1) * ENTRIES
+        seconds, cpu = train(self.stage, self.steps, predicted, self.files, self.params)
+        self.rounds.append({"predicted": predicted, "seconds": seconds, "cpu": cpu, "load": os.getloadavg()[0]})
+
+    def error(self, kind: str) -> float:
+        """Returns predicted / real - 1 of the "seconds" or of the "cpu", the median over the rounds."""
+        return float(np.median([one["predicted"][kind] / one[kind] - 1 for one in self.rounds]))
+
+    def to_json(self) -> dict:
+        """Returns all that is known."""
+        return {**dataclasses.asdict(self), **{f"error_by_{kind}": self.error(kind) for kind in KINDS}}
+
+    def row(self, name: str) -> str:
+        """Returns a row of the table, medians over the rounds."""
+        cells = []
+        for kind in KINDS:
+            values = [[one["predicted"][kind], one[kind]] for one in self.rounds]
+            cells += [f"{value:.3g}" for value in np.median(values, axis=0)] + [f"{self.error(kind):+.0%}"]
+        return f"| {name} | {' | '.join(cells)} |"
 
 
 def main():
@@ -219,23 +248,18 @@ def main():
     from robgan_tf.run.machine import machine
     from robgan_tf.run.provenance import provenance
 
-    results = {}
+    comparisons = {name: Comparison(stage, *configuration) for name, (stage, configuration) in chosen.items()}
     print("| configuration | predicted, s | real, s | error | predicted, CPU s | real, CPU s | error |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for name, (stage, (files, params)) in chosen.items():
-        row = results[name] = compare(stage, files, params)
-        cells = []
-        for kind in ("seconds", "cpu"):
-            predicted, real = (
-                np.median([one[kind] for one in values])
-                for values in ([one["predicted"] for one in row["rounds"]], row["rounds"])
-            )
-            cells += [f"{predicted:.3g}", f"{real:.3g}", f"{row[f'error_by_{kind}']:+.0%}"]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-        if FLAGS.out:  # each time, since all of them take half an hour
-            settings = {"rounds": FLAGS.rounds, "seconds": FLAGS.seconds}
-            report = {"settings": settings, "results": results, "machine": machine(), **provenance()}
-            write_json(pathlib.Path(FLAGS.out), report)
+    for _ in range(FLAGS.rounds):
+        for name, comparison in comparisons.items():
+            comparison.measure()
+            print(comparison.row(name), flush=True)  # of the rounds so far
+            if FLAGS.out:  # each time, since all of them take half an hour
+                results = {name: one.to_json() for name, one in comparisons.items() if one.rounds}
+                settings = {"rounds": FLAGS.rounds, "seconds": FLAGS.seconds}
+                report = {"settings": settings, "results": results, "machine": machine(), **provenance()}
+                write_json(pathlib.Path(FLAGS.out), report)
 
 
 def define_flags(values):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from robgan_tf.training.stage import Stage
 
 # What the arithmetic alone would take longer for than so many seconds is timed with fewer images.
-_LONG = 1.0
+_LONG = 2.0
 # At least so many calls are timed, and as many as fit in so many seconds; fewer where they take very long.
 _CALLS, _SECONDS, _MOST_SECONDS = 3, 2.0, 15.0
 
@@ -149,7 +149,7 @@ def time_step(experiment: Experiment, stage: Stage, need: StepNeeds, rate: float
 
 
 def part_to_time(stage: Stage, need: StepNeeds, rate: float) -> Stage:
-    """Returns the stage itself where the arithmetic of a step takes a second at most, else one with fewer images.
+    """Returns the stage itself where the arithmetic of a step takes two seconds at most, else one with fewer images.
 
     Then it is one micro-batch, or what of it is computed at once, or half as many images, and so on.
 

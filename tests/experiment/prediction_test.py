@@ -64,11 +64,11 @@ def test_a_long_step_is_timed_in_part(experiment):
     stage = experiment.cotraining  # 3 micro-batches of 32 images, in 2 parts
     # Of 10 operations 1 is the generator's, and 3 are of each micro-batch.
     need = StepNeeds({}, peak=0, flops=10, flops_of_a_round=3, batch=0)
-    assert part_to_time(stage, need, rate=10.0) is stage  # a second
-    for rate, images in ((9.9, 16), (2.0, 16), (1.9, 8), (0.25, 2), (0.1, 2)):
+    assert part_to_time(stage, need, rate=5.0) is stage  # two seconds
+    for rate, images in ((4.9, 16), (1.0, 16), (0.95, 8), (0.125, 2), (0.05, 2)):
         part = part_to_time(stage, need, rate)
         assert (part.micro_batches, part.accumulation, part.images_per_step) == (1, 1, images)
-    assert share_of(part_to_time(stage, need, 2.0), stage, need) == pytest.approx(0.4 / 2)
+    assert share_of(part_to_time(stage, need, 1.0), stage, need) == pytest.approx(0.4 / 2)
     assert share_of(stage, stage, need) == 1
 
 
