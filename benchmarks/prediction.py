@@ -29,19 +29,19 @@ from robgan_tf.data.files import write_json
 
 FLAGS = flags.FLAGS
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
-DIGITS = REPOSITORY / "gin/digits.gin"
+DIGITS = "gin/digits.gin"
 
 
 def networks(name: str, size: int, width: int, *params: str) -> tuple[list[str], list[str]]:
     """Files and bindings of the digits at `size` pixels, with the networks `name` of that width."""
     sizes = [f"digits.image_size = {size}", f"Generator.base_width = {width}", f"Discriminator.base_width = {width}"]
-    return [str(DIGITS), str(REPOSITORY / f"gin/networks/{name}.gin")], [*sizes, *params]
+    return [DIGITS, f"gin/networks/{name}.gin"], [*sizes, *params]
 
 
 # Name: stage, files and bindings. Nothing in the prediction was chosen by any of them.
 CONFIGURATIONS = {
-    "digits": ("cotraining", ([str(DIGITS)], [])),
-    "digits_finetuning": ("finetuning", ([str(DIGITS)], [])),
+    "digits": ("cotraining", ([DIGITS], [])),
+    "digits_finetuning": ("finetuning", ([DIGITS], [])),
     "32px_ch8_b16_1_attack_step": (
         "cotraining",
         networks(
@@ -62,7 +62,7 @@ CONFIGURATIONS = {
         "finetuning",
         networks("32px_sngan", 32, 8, "FineTuning.batch_size = 64", "FineTuning.accumulation = 2"),
     ),
-    "wrn_10_1_finetuning": ("finetuning", ([str(REPOSITORY / "gin/strongest/digits.gin")], [])),
+    "wrn_10_1_finetuning": ("finetuning", (["gin/strongest/digits.gin"], [])),
     "64px_ch8_b16": ("cotraining", networks("64px", 64, 8, "CoTraining.batch_size = 16")),
     # So long steps that a part of each is timed.
     "32px_ch32_b64_5_updates": (
@@ -113,7 +113,7 @@ def predict_here() -> dict:
 def run_python(arguments: list[str], files: list[str], params: list[str], output) -> subprocess.Popen:
     """Starts this Python with the flags of a configuration; what it prints goes to the file `output`."""
     command = [sys.executable, *arguments]
-    command += [f"--gin_file={file}" for file in files] + [f"--gin_param={param}" for param in params]
+    command += [f"--gin_file={REPOSITORY / file}" for file in files] + [f"--gin_param={param}" for param in params]
     path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment)

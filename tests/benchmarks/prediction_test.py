@@ -27,7 +27,7 @@ def test_an_entry_that_is_not_complete_is_left_for_later(tmp_path):
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_the_files_of_the_configurations_are_there(name):
     stage, (files, _) = CONFIGURATIONS[name]
-    assert stage in ("cotraining", "finetuning") and all(pathlib.Path(file).exists() for file in files)
+    assert stage in ("cotraining", "finetuning") and all((ROOT / file).exists() for file in files)
 
 
 @pytest.mark.slow
