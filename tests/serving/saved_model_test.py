@@ -287,6 +287,26 @@ def test_wrong_model_is_an_error_and_leaves_earlier_versions_alone(tmp_path, wro
     assert os.listdir(tmp_path / "export") == ["3"]
 
 
+def test_what_tf32_rounds_passes_on_a_gpu_and_fails_where_it_is_switched_off(tmp_path, monkeypatch):
+    """There is no GPU here: TensorFlow is made to list one."""
+    network, traces = make_network(GRAY), itertools.count()
+
+    def other_kernels(images):
+        return network(images, training=False) + 1e-3 * next(traces)
+
+    def write():
+        return saved_model.export_classifier(other_kernels, network.variables, **arguments(GRAY, tmp_path / "export"))
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["/device:GPU:0"])
+    assert write().endswith("1")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        with pytest.raises(ExportError, match="differs from the network"):
+            write()
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(True)
+
+
 def test_half_precision_network_passes_although_it_rounds_visibly_and_gives_float32(tmp_path):
     before = keras.mixed_precision.global_policy()
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
