@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from prediction import CONFIGURATIONS, Entry, read_entries, seconds_of_a_step
+from prediction import CONFIGURATIONS, Comparison, Entry, read_entries, seconds_of_a_step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,19 @@ def test_an_entry_that_is_not_complete_is_left_for_later(tmp_path):
     assert read_entries(metrics) == []
     metrics.write_text('{"stage": "cotraining", "step": 2, "wall_seconds": 1.5, "x": 0}\n{"stage": "cotr')
     assert read_entries(metrics) == [("cotraining", 2, 1.5)]
+
+
+def test_the_error_is_the_median_of_that_of_each_round():
+    found = [((2.0, 3.0), (1.0, 2.0)), ((1.0, 1.0), (2.0, 2.0)), ((3.0, 2.0), (4.0, 1.0))]
+    rounds = [
+        {"predicted": dict(zip(("seconds", "cpu"), predicted)), **dict(zip(("seconds", "cpu"), real))}
+        for predicted, real in found
+    ]
+    comparison = Comparison("cotraining", ["gin/digits.gin"], [], steps=5, rounds=rounds)
+    assert (comparison.error("seconds"), comparison.error("cpu")) == (-0.25, 0.5)  # of 1, -1/2, -1/4; 1/2, -1/2, 1
+    assert comparison.row("digits") == "| digits | 2 | 2 | -25% | 2 | 2 | +50% |"
+    written = comparison.to_json()
+    assert written["error_by_cpu"] == 0.5 and written["rounds"] == rounds and written["steps"] == 5
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
