@@ -69,6 +69,17 @@ def _recipe(title: str, *bindings: str, samples_of: str | None = SAMPLED) -> Sys
 
 
 _REAL_ALONE = "FineTuning.generated_share = None"
+_PLAIN = (
+    _REAL_ALONE,
+    "FineTuning.objective = @adversarial()",
+    "FineTuning.label_smoothing = 0.0",
+    "FineTuning.average_decay = 0.0",
+)
+_ADAM = (
+    "FineTuning.optimizer = @finetuning/Adam",
+    "FineTuning.schedule = @finetuning/linear",
+    "finetuning/linear.initial = %scratch_rate",
+)
 # DiffAugment as its authors ran it on CIFAR-10.
 _COLOURS_STAY = ("diff_augment.color = False",)
 
@@ -124,16 +135,12 @@ SYSTEMS = {
     SAMPLED_OF_MORE: _sampled("co-training of a generator on more images", sees_more=True),
     "recipe": _recipe("the recipe, half of the images generated"),
     "recipe_share_0": _recipe("the recipe, no generated images", _REAL_ALONE, samples_of=None),
-    "recipe_plain": _recipe(
-        "plain adversarial training, Adam, no generated images",
-        _REAL_ALONE,
-        "FineTuning.objective = @adversarial()",
-        "FineTuning.label_smoothing = 0.0",
-        "FineTuning.average_decay = 0.0",
-        "FineTuning.optimizer = @finetuning/Adam",
-        "FineTuning.schedule = @finetuning/linear",
-        "finetuning/linear.initial = %scratch_rate",
-        samples_of=None,
+    "recipe_plain": _recipe("plain adversarial training, Adam, no generated images", *_PLAIN, *_ADAM, samples_of=None),
+    "recipe_plain_with_sgd": _recipe(
+        "plain adversarial training, SGD as in the recipe, no generated images", *_PLAIN, samples_of=None
+    ),
+    "recipe_share_0_with_adam": _recipe(
+        "the recipe with Adam, no generated images", _REAL_ALONE, *_ADAM, samples_of=None
     ),
     "recipe_share_100": _recipe("the recipe, generated images alone", "FineTuning.generated_share = 1.0"),
     "recipe_share_75": _recipe("the recipe, three quarters generated", "FineTuning.generated_share = 0.75"),
@@ -148,6 +155,9 @@ SYSTEMS = {
     ),
     "recipe_with_awp": _recipe(
         "with adversarial weight perturbation", "FineTuning.weight_perturbation = @awp()", "awp.gamma = 0.005"
+    ),
+    "recipe_with_cutmix": _recipe(
+        "with CutMix of half of the images", "FineTuning.mixing = @cutmix()", "cutmix.probability = 0.5"
     ),
     "recipe_of_more": _recipe(
         "the recipe, half generated, by a generator that saw more images", samples_of=SAMPLED_OF_MORE
