@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from robgan_tf.data import order, preprocessing
+from robgan_tf.data import order, pipelines, preprocessing
 from robgan_tf.data.datasets import Examples, TrainingSplit
 
 # Most bytes of float32 images that are augmented as one.
@@ -153,13 +153,11 @@ def evaluation_batches(examples: Examples, batch_size: int) -> tf.data.Dataset:
 
     dataset = tf.data.Dataset.range(-(-count // batch_size))
     dataset = dataset.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.with_options(_batch_options()).prefetch(tf.data.AUTOTUNE)
+    return dataset.with_options(_batch_options()).prefetch(2)
 
 
 def _batch_options(workers: int = 1) -> tf.data.Options:
-    options = tf.data.Options()
-    # What is ready first waits for its turn, or a batch would not be a function of (seed, step).
-    options.deterministic = True
+    options = pipelines.options()
     # Several workers that were not told of one another: each makes all batches and keeps its share of every one, so a
     # run on two workers sees the data of a run on one. OFF would give each worker the same images; FILE would give it
     # the same part of the images in every pass. Where a worker makes its share alone, there is nothing left to divide.

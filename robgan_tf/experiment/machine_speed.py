@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
+from robgan_tf.data import pipelines
 from robgan_tf.data.batches import training_batches
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def batches_of(experiment: Experiment, stage: Stage) -> tf.data.Dataset:
         random = tf.random.Generator.from_seed(0)
         images = random.uniform([stage.images_per_step, *data.image_shape], -1, 1)
         labels = random.uniform([stage.images_per_step], 0, data.num_classes, tf.int32)
-        return tf.data.Dataset.from_tensors((images, labels)).repeat()
+        return tf.data.Dataset.from_tensors((images, labels)).repeat().with_options(pipelines.options())
     noise = choices.cotraining_noise if stage.name_of_stage == "cotraining" else 0.0
     options = {"seed": choices.seed, "augment": choices.augment, "noise": noise}
     return training_batches(data.train, stage.images_per_step, steps=10**9, **options).repeat()

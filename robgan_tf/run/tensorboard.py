@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
+from robgan_tf.data import pipelines
 from robgan_tf.data.files import written_aside
 from robgan_tf.run.metrics import SHARE, Metric, declare, described, group_tag
 
@@ -106,7 +107,7 @@ def _look_through(path: pathlib.Path, last_step: int | None) -> _EventFile:
 def _events(path: pathlib.Path) -> Iterator[tuple]:
     """The whole events of a file, parsed and as they are, up to the first that is not."""
     with contextlib.suppress(tf.errors.DataLossError):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        for record in tf.data.TFRecordDataset(str(path)).with_options(pipelines.options()).as_numpy_iterator():
             yield tf.compat.v1.Event.FromString(record), record
 
 

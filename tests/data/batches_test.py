@@ -191,3 +191,12 @@ def test_batches_are_divided_among_replicas_and_workers_by_data():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(numbered_examples(10))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_iterator_of_batches_does_not_wait_for_a_tuner_as_it_ends(make_split, kind):
+    assert training_batches(make_split(kind, 8), 4, steps=2, seed=0).options().autotune.enabled is False
+
+
+def test_nor_does_one_of_an_evaluation():
+    assert evaluation_batches(numbered_examples(8), 4).options().autotune.enabled is False

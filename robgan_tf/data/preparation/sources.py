@@ -204,7 +204,10 @@ class TfdsSet:
         return []
 
     def _records(self, tf, path: str):
+        from robgan_tf.data import pipelines  # imports TensorFlow, which worker processes do without
+
         try:
-            yield from tf.data.TFRecordDataset(path, buffer_size=1 << 20).as_numpy_iterator()
+            records = tf.data.TFRecordDataset(path, buffer_size=1 << 20).with_options(pipelines.options())
+            yield from records.as_numpy_iterator()
         except tf.errors.OpError as error:
             raise ValueError(f"{path} is damaged ({error.message}); prepare the set again") from error

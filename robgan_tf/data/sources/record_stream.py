@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data import decoding, order
+from robgan_tf.data import decoding, order, pipelines
 from robgan_tf.data.datasets import (
     READ_BATCH,
     Examples,
@@ -205,7 +205,7 @@ class Records(TrainingSplit):
 def _elements(dataset: tf.data.Dataset, name: str) -> Iterator:
     """The elements of a dataset, as NumPy arrays; raises ValueError where the records of `name` can't be read."""
     try:
-        yield from dataset.as_numpy_iterator()
+        yield from dataset.with_options(pipelines.options()).as_numpy_iterator()
     except (tf.errors.InvalidArgumentError, tf.errors.DataLossError, tf.errors.NotFoundError) as error:
         # Without the names of nodes and devices in front, and without the whole of a record that makes no sense.
         problem = first_line(re.sub(r"(?s:^.*assertion failed: )|\{\{.*?\}\} ?", "", error.message))[:200]

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from robgan_tf.data import decoding, preprocessing
+from robgan_tf.data import decoding, pipelines, preprocessing
 from robgan_tf.data.datasets import READ_BATCH, Examples, with_progress
 
 # What to do about a set that is too large for memory.
@@ -65,7 +65,7 @@ def read_split(
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     if min_side:
         dataset = dataset.filter(lambda image, label, large_enough: large_enough)
-    dataset = dataset.batch(READ_BATCH).prefetch(2)
+    dataset = dataset.batch(READ_BATCH).prefetch(2).with_options(pipelines.options())
     filtered = class_range is not None or min_side
     batches = with_progress(
         dataset.as_numpy_iterator(), f"{builder.name} {split}", None if filtered else total, lambda item: len(item[1])
