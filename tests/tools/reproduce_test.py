@@ -438,6 +438,19 @@ def test_the_folder_of_the_extractor_and_the_scores_are_part_of_what_is_compared
     assert "classifier_extractor.directory was 'elsewhere" in line
 
 
+def test_a_part_that_came_after_a_run_and_is_off_is_no_difference(tmp_path):
+    run = next(run for run in described("fig8", "digits", "smoke", tmp_path) if run.system == "sn_gan")
+    answer = write_run(run, [("cotraining", 10, 3)])
+    later = "\nFineTuning.of_later = {}\n"
+    run.directory.config.write_text(answer["config"] + "\n".join(run.score_params))
+    assert differences(run, {**answer, "config": answer["config"] + later.format(None)}) == []
+    (line,) = differences(run, {**answer, "config": answer["config"] + later.format(1)})
+    assert line.endswith("FineTuning.of_later was not set, and the experiment has 1")
+    # A part that went away had some effect.
+    run.directory.config.write_text(run.directory.config.read_text() + later.format(None))
+    assert len(differences(run, answer)) == 1
+
+
 def test_passing_is_the_first_epoch_with_the_references_best():
     epochs = np.array([1.0, 2.0, 3.0, 4.0])
     reference = np.array([1.0, 2.0, 5.0, 4.0])

@@ -44,6 +44,8 @@ def differences(run: Run, expected: dict) -> list[str]:
     old = _learnt(bindings(run.directory.config.read_text()))
     new = _learnt(bindings(expected["config"]))
     for name in sorted({**old, **new}):
+        if name not in old and new[name] == "None":
+            continue  # a part that came later, and is off
         if old.get(name) != new.get(name):
             found.append(
                 f"{run.name} ({run.path}): {name} was {old.get(name, 'not set')}, and the experiment has "
