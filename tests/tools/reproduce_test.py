@@ -91,6 +91,23 @@ def test_all_systems_can_be_built_and_compared_classifiers_get_as_many_updates(d
         assert ours == pytest.approx(theirs, rel=0.005)
 
 
+@pytest.mark.parametrize(("data", "scale"), [(data, scale) for name, data, scale in ALL if name == "better_gan"])
+def test_what_is_changed_of_the_gan_is_what_its_title_says(data, scale, tmp_path, monkeypatch):
+    from robgan_tf.experiment import build as _  # noqa: F401 - makes everything known to gin
+
+    monkeypatch.chdir(ROOT)
+
+    def bound(system, name):
+        (run,) = (run for run in described("better_gan", data, scale, tmp_path) if run.system == system)
+        gin.clear_config(clear_constants=False)
+        gin.parse_config_files_and_bindings(run.files, run.params, finalize_config=False)
+        return gin.query_parameter(name)
+
+    batch, rate = "CoTraining.batch_size", "linear.initial"
+    assert bound("robgan_large_batches", batch) == 2 * bound("robgan", batch)
+    assert bound("robgan_two_time_scales", f"generator/{rate}") == bound("robgan", f"cotraining/{rate}") / 4
+
+
 def test_lengths_of_modifiers_are_not_overwritten(tmp_path):
     for experiment, data, scale in ALL:
         for run in described(experiment, data, scale, tmp_path):

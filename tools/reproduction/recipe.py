@@ -95,7 +95,9 @@ def strongest(runs: Runs) -> Gathered:
         "Worth is paired: the difference of each seed first, then mean and standard error; one of less than three "
         "standard errors may well be chance. All have the same network, batch size and steps of the attack in "
         "training, and are measured at the best checkpoint by validation under attack: no choice saw a test image. "
-        f"The generator of a seed is trained on the same training images. {_updates(updates)}"
+        "The generator of a seed is trained on the same training images"
+        + (", but where it is said to have seen more" if any(SYSTEMS[name].of_more for name in found) else "")
+        + f". {_updates(updates)}"
         + (f" Not among the systems here: {'; '.join(missing)}." if missing else ""),
         "",
     ]

@@ -201,6 +201,7 @@ def runs_of(
         if system.watched:
             bindings += ["Experiment.training_curves = @TrainingCurves", *scale.curves]
         bindings += scale.more_images if system.sees_more else ()
+        bindings += scale.doubled if system.doubled else ()
         taken = root / system.samples_of / f"seed_{seed}" / "samples.npz" if system.samples_of else None
         if taken:
             bindings.append(f"sample_file.path = '{taken}'")

@@ -26,6 +26,7 @@ class Scale:
         measures: of the evaluation of a generator.
         samples: how many generated images a file for other systems holds.
         more_images: bindings of generators that see more training images than the classifiers.
+        doubled: of batches of co-training twice as large.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Scale:
     measures: tuple[str, ...] = ()
     samples: int = 0
     more_images: tuple[str, ...] = ()
+    doubled: tuple[str, ...] = ()
 
 
 _PAPER_SCORES = ("TrainingScores.every = 1000", "TrainingScores.samples = 10000")
@@ -66,6 +68,7 @@ _DIGITS = Scale(
     scores=("TrainingScores.every = 134", "TrainingScores.samples = 2000"),
     curves=("TrainingCurves.every = 800", "TrainingCurves.examples = 360"),
     measures=("GenerationEvaluation.samples = 2000", "GenerationEvaluation.accuracy_training = None"),
+    doubled=("CoTraining.batch_size = 64",),
 )
 _DIGITS_SMOKE = dataclasses.replace(
     _DIGITS,
@@ -122,6 +125,7 @@ _CIFAR10_CPU = Scale(
     scores=("TrainingScores.every = 150", "TrainingScores.samples = 2000"),
     curves=("TrainingCurves.every = 750", "TrainingCurves.examples = 500"),
     measures=("GenerationEvaluation.samples = 5000", "GenerationEvaluation.accuracy_training = None"),
+    doubled=("CoTraining.batch_size = 128",),
 )
 _CIFAR10_SMOKE = dataclasses.replace(
     _CIFAR10_CPU,
@@ -130,6 +134,7 @@ _CIFAR10_SMOKE = dataclasses.replace(
         "Generator.base_width = 4",
         "Discriminator.base_width = 4",
         "CoTraining.epochs = 0.02",
+        "cotraining/linear.initial = 1e-3",
         "classifier_epochs = 0.03",
         "Experiment.validate_every = 10",
         "RobustnessEvaluation.epsilons = (0.0, 0.02, 0.04)",

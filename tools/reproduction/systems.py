@@ -34,6 +34,7 @@ class System:
         samples_of: the system whose generator, with the same seed, made its generated images, which it takes from a
             file; none if not given.
         sees_more: whether it is trained on more images than the others, by bindings of the scale.
+        doubled: whether batches of co-training are twice as large, by bindings of the scale.
     """
 
     title: str
@@ -47,6 +48,12 @@ class System:
     recipe: bool = False
     samples_of: str | None = None
     sees_more: bool = False
+    doubled: bool = False
+
+    @property
+    def of_more(self) -> bool:
+        """Whether its generated images are of the generator that saw more images."""
+        return self.samples_of == SAMPLED_OF_MORE
 
 
 def _scored(title: str, *modifiers: str) -> System:
@@ -130,7 +137,7 @@ SYSTEMS = {
             "CoTraining.penalty = @wgan_gp()",
         ),
     ),
-    "robgan_large_batches": System("batches twice as large, half as many steps", (), ("CoTraining.batch_size = 64",)),
+    "robgan_large_batches": System("batches twice as large, half as many steps", doubled=True),
     SAMPLED: _sampled("co-training of the generator"),
     SAMPLED_OF_MORE: _sampled("co-training of a generator on more images", sees_more=True),
     "recipe": _recipe("the recipe, half of the images generated"),
@@ -251,7 +258,7 @@ def comparison(name: str, data: str, scale: str) -> Comparison:
     """
     vgg16 = scale == "paper" and data == "cifar10"
     more = data == "cifar10"
-    recipes = [name for name, system in SYSTEMS.items() if system.recipe and (more or not _of_more(system))]
+    recipes = [name for name, system in SYSTEMS.items() if system.recipe and (more or not system.of_more)]
     makers = (SAMPLED, SAMPLED_OF_MORE) if more else (SAMPLED,)
     return {
         "table1": Comparison("Table 1: accuracy under attack", (Part("adversarial_training"), _FINETUNED)),
@@ -289,10 +296,6 @@ def comparison(name: str, data: str, scale: str) -> Comparison:
             divisible=True,
         ),
     }[name]
-
-
-def _of_more(system: System) -> bool:
-    return system.samples_of == SAMPLED_OF_MORE
 
 
 EXPERIMENTS = ("table1", "fig2", "fig6", "fig7", "fig8", "section1", "strongest", "better_gan")
