@@ -105,7 +105,7 @@ def predict_here() -> dict:
                 "cpu": step.timing.cpu / step.share,
                 "share": step.share,
                 "stages": list(stages),
-                "epochs_of_a_step": stage.batch_size * stage.micro_batches / stage.num_examples,
+                "epochs_of_a_step": 1 / stage.steps_per_epoch,
             }
     return found
 

@@ -12,6 +12,8 @@ from typing import Callable
 
 import tensorflow as tf
 
+from robgan_tf.data import pipelines
+
 _service = tf.data.experimental.service
 
 
@@ -35,4 +37,5 @@ def served_batches(
         # OFF: a service makes the whole dataset that it is given; what is given to each is its part.
         parts.append(part.apply(_service.distribute(_service.ShardingPolicy.OFF, address)))
     batches = tf.data.Dataset.zip(tuple(parts))
-    return batches.map(lambda *parts: tuple(tf.concat(tensors, axis=0) for tensors in zip(*parts))).prefetch(2)
+    batches = batches.map(lambda *parts: tuple(tf.concat(tensors, axis=0) for tensors in zip(*parts)))
+    return batches.with_options(pipelines.options()).prefetch(2)  # those of the parts went to the services

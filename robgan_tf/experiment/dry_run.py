@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import tensorflow as tf
 
 from robgan_tf.data.datasets import Examples
+from robgan_tf.data.names import first_line
 from robgan_tf.experiment.describe import attack_of
 from robgan_tf.experiment.disk import disk_needs, free_bytes, readable
 from robgan_tf.experiment.footprint import Footprint, bytes_of
@@ -40,6 +41,7 @@ class _Verdicts:
         room: what is needed of what there is, "memory 1 GiB of 24 GiB".
         short: whether something of that is too little.
         host: bytes needed of this machine's memory.
+        gpu: bytes needed of each GPU's memory.
         rate: floating-point operations a second of a matrix product on a device.
         waiting: seconds that the reader needs for a step of each stage, where that is known.
         seconds: that the training takes at least.
@@ -49,6 +51,7 @@ class _Verdicts:
     room: list[str] = dataclasses.field(default_factory=list)
     short: bool = False
     host: int = 0
+    gpu: int = 0
     rate: float = 0.0
     waiting: dict[Stage, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
@@ -79,8 +82,12 @@ def report(experiment: Experiment, run_dir: str) -> list[str]:
     needs = run_needs(experiment)
     lines += _speed(experiment, needs, verdicts)
     lines += _memory(experiment, needs, verdicts)
-    untimed = why_untimed(experiment, verdicts.short, verdicts.host)
-    prediction = None if untimed else predict(experiment, needs, verdicts.rate, verdicts.waiting)
+    untimed, prediction = why_untimed(experiment, verdicts.short, verdicts.host, verdicts.gpu), None
+    if not untimed:
+        try:
+            prediction = predict(experiment, needs, verdicts.rate, verdicts.waiting)
+        except tf.errors.ResourceExhaustedError as error:
+            untimed = f"memory ran out: {first_line(error)}"
     lines += _time(prediction, untimed)
     lines += _disk(experiment, pathlib.Path(run_dir), verdicts)
     missing = "nothing"
@@ -96,21 +103,25 @@ def report(experiment: Experiment, run_dir: str) -> list[str]:
     ]
 
 
-def why_untimed(experiment: Experiment, short: bool, needed: int) -> str:
+def why_untimed(experiment: Experiment, short: bool, needed: int, needed_of_gpu: int = 0) -> str:
     """Returns why no steps can be timed here, in words, or nothing where they can.
 
     Args:
         experiment: the run.
         short: whether the memory of this machine or of its GPUs is too little.
         needed: bytes that are needed of this machine's memory.
+        needed_of_gpu: bytes that are needed of each GPU's memory.
     """
-    replicas, free = experiment.strategy.num_replicas_in_sync, free_memory()
+    replicas = experiment.strategy.num_replicas_in_sync
     if replicas > 1 and not tf.config.list_logical_devices("GPU"):
         return f"the {replicas} replicas are not devices of this machine"
     if short:
         return "the run does not fit in the memory"
-    if free is not None and needed * _RESERVE > free:
-        return f"{readable(free)} of memory are free, and a run may take up to {readable(round(needed * _RESERVE))}"
+    rooms = [("memory", free_memory(), needed)]
+    rooms += [(f"memory of GPU {index}", free, needed_of_gpu) for index, free in enumerate(gpu_memory("free"))]
+    for name, free, needs in rooms:
+        if free is not None and needs * _RESERVE > free:
+            return f"{readable(free)} of {name} are free, and a run may take up to {readable(round(needs * _RESERVE))}"
     return ""
 
 
@@ -258,8 +269,9 @@ def _memory(experiment: Experiment, needs: RunNeeds, verdicts: _Verdicts) -> Ite
         "set the stages' accumulation above 1, the networks' recompute to True, or lower batch_size (docs/memory.md)."
     )
     verdicts.need(host, host_memory(), "memory of this machine", advice)
+    verdicts.gpu = device + TENSORFLOW_BYTES
     for index, size in enumerate(gpu_memory()):
-        verdicts.need(device + TENSORFLOW_BYTES, size, f"memory of GPU {index}", advice)
+        verdicts.need(verdicts.gpu, size, f"memory of GPU {index}", advice)
 
 
 def _phases(phases: dict[str, Footprint], verdicts: _Verdicts) -> str:

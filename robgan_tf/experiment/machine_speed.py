@@ -35,10 +35,14 @@ def free_memory() -> int | None:
     return int(found.group(1)) * 1024 if found else host_memory()
 
 
-def gpu_memory() -> list[int]:
-    """Returns the bytes of memory of each NVIDIA GPU of this machine, as its driver's `nvidia-smi` tells them."""
+def gpu_memory(kind: str = "total") -> list[int]:
+    """Returns the bytes of memory of each NVIDIA GPU of this machine, as its driver's `nvidia-smi` tells them.
+
+    Args:
+        kind: "total", or "free" for what other programs, and this one, leave.
+    """
     # TensorFlow tells how much it uses, and not how much there is.
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--query-gpu=memory.{kind}", "--format=csv,noheader,nounits"]
     if shutil.which(command[0]) is None:
         return []
     result = subprocess.run(command, capture_output=True, text=True, check=False)

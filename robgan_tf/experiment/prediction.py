@@ -82,9 +82,14 @@ class StepTime:
     waiting: float = 0.0
 
     @property
+    def computing(self) -> float:
+        """Seconds of a step whose images are there."""
+        return self.timing.seconds / self.share
+
+    @property
     def seconds(self) -> float:
         """Seconds of a step."""
-        return max(self.timing.seconds / self.share, self.waiting)
+        return max(self.computing, self.waiting)
 
     def of_steps(self, steps: int) -> float:
         """Seconds of so many steps, with what the first one takes to trace and compile."""
@@ -131,7 +136,7 @@ def predict(experiment: Experiment, needs: RunNeeds, rate: float, waiting: dict[
             times = -(-stage.total_steps // experiment.configuration.validate_every)
             flops = needs.validation.flops * len(experiment.data.validation) / needs.validated
             # At the rate of the step, which attacks the same network.
-            validations = times * flops * step.seconds / need.flops
+            validations = times * flops * step.computing / need.flops
         steps[stage.name_of_stage] = step
         training[stage.name_of_stage] = step.of_steps(stage.total_steps) + validations
     return Prediction(steps, training, time_attacks(experiment, needs, rate))

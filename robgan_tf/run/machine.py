@@ -10,6 +10,8 @@ import sys
 
 import tensorflow as tf
 
+from robgan_tf.data.pipelines import cores
+
 
 def machine() -> dict:
     """Returns what a run's speed depends on: processor, cores that the process may use, memory, GPUs, system."""
@@ -27,11 +29,6 @@ def machine() -> dict:
         "gpus": [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus],
         "system": platform.platform(),
     }
-
-
-def cores() -> int:
-    """Returns the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_in_use() -> dict:

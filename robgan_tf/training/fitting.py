@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from robgan_tf.data import pipelines
 from robgan_tf.data.arrays import examples_from_arrays
 from robgan_tf.data.batches import check_augmentations, training_batches
 from robgan_tf.data.preprocessing import to_pixel_range
@@ -126,7 +127,8 @@ def _batches_of_dataset(stage, dataset: tf.data.Dataset) -> tf.data.Dataset:
         return images if pixels == tf.float32 else to_pixel_range(images), tf.cast(labels, tf.int32)
 
     # Without an end: the stage knows how many steps there are.
-    return dataset.map(prepare).repeat().rebatch(stage.images_per_step, drop_remainder=True).prefetch(2)
+    batches = dataset.map(prepare).repeat().rebatch(stage.images_per_step, drop_remainder=True).prefetch(2)
+    return batches.with_options(pipelines.untuned())
 
 
 def _check_shape(stage, image_shape: tuple):

@@ -71,6 +71,11 @@ class Objective:
         raise NotImplementedError
 
 
+def _has_loss_of(objective: Objective, base: type[Objective]) -> bool:
+    """Whether an objective has attack and loss of a class, and not a subclass's, of another gradient."""
+    return all(getattr(type(objective), name) is getattr(base, name) for name in ("attack", "loss"))
+
+
 @gin.configurable("adversarial")
 @dataclasses.dataclass(frozen=True)
 class Adversarial(Objective):
@@ -87,7 +92,8 @@ class Adversarial(Objective):
     @property
     def attacked_by_its_loss(self):
         """See `Objective`."""
-        return inspect.unwrap(self.attack_loss) is class_loss  # gin wraps what it makes references to
+        # gin wraps what it makes references to.
+        return _has_loss_of(self, Adversarial) and inspect.unwrap(self.attack_loss) is class_loss
 
     def check_soft_labels(self, setting, num_classes, attacked):
         """See `Objective`: tries the attack's loss on probabilities."""
@@ -130,7 +136,11 @@ class Trades(Objective):
 
     beta: float = 6.0
     soft_labels = True
-    attacked_by_its_loss = True  # f(x) has no part in the gradient in x'
+
+    @property
+    def attacked_by_its_loss(self):
+        """See `Objective`; f(x) has no part in the gradient in x'."""
+        return _has_loss_of(self, Trades)
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or with one that starts where the objective has no gradient."""
@@ -167,7 +177,7 @@ class Mart(Adversarial):
     """
 
     beta: float = 5.0
-    soft_labels = attacked_by_its_loss = False
+    soft_labels = False
 
     def check(self, classifier, attacker):
         """Raises a ValueError without an attacker, or for a single class, which nothing can be mistaken for."""
@@ -197,7 +207,6 @@ class LipschitzRegularised(Adversarial):
     """
 
     weight: float = 1.0
-    attacked_by_its_loss = False
 
     def check(self, classifier, attacker):
         """Raises a ValueError for a network that computes its blocks anew, which can be differentiated once alone."""

@@ -139,6 +139,9 @@ SERVED = {
     "PNG with a gamma": with_chunk(encoded(RGB), b"gAMA", struct.pack(">I", 100000)),
     "PNG with a large colour profile": encoded(PIL.Image.fromarray(RGB), icc_profile=bytes(3 << 20)),
     "PNG with a large text": encoded(PIL.Image.fromarray(RGB), pnginfo=_text(3 << 20)),
+    "PNG with a large text, turned": with_chunk(
+        encoded(PIL.Image.fromarray(RGB), pnginfo=_text(3 << 20)), b"eXIf", exif(6)
+    ),
     "PNG with a wrong checksum of a text": with_chunk(encoded(RGB), b"tEXt", b"Comment\0good").replace(
         b"good", b"bad!"
     ),
@@ -244,13 +247,6 @@ def test_both_turn_an_image_as_exif_defines_it(file_format, orientation, decode,
     expected = ORIENTATIONS.get(orientation, lambda a: a)(upright)
     np.testing.assert_array_equal(pixels(file, channels), expected)
     np.testing.assert_array_equal(decode(file), expected)
-
-
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
-@pytest.mark.parametrize("orientation", range(10))
-def test_as_stored_an_image_is_not_turned(file_format, orientation, decode, channels):
-    stored = decoding.decode_as_stored(tf.constant(SERVED[f"{file_format}, orientation {orientation}"]), channels)
-    np.testing.assert_array_equal(stored, decode(encoded(RGB, file_format)))
 
 
 @pytest.mark.parametrize("kind", TRAINED_ALONE)

@@ -58,6 +58,7 @@ def test_services_make_the_very_batches_of_this_process(start_services, write_re
             np.testing.assert_array_equal(images, served_images)
             np.testing.assert_array_equal(labels, served_labels)
         assert len(list(served.take(10))) == 4
+        assert served.options().autotune.enabled is False  # see pipelines.untuned
 
 
 def test_a_service_of_ones_own_process_serves_until_it_is_told_to_end():

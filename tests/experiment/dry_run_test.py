@@ -169,6 +169,11 @@ def test_steps_are_timed_where_the_run_fits_beside_other_programs_and_the_device
     assert words == "3.00 GiB of memory are free, and a run may take up to 3.00 GiB"
     monkeypatch.setattr(plan, "free_memory", lambda: None)  # a system that does not tell
     assert plan.why_untimed(one, short=False, needed=2**50) == ""
+    # Another program may have taken most of a GPU.
+    monkeypatch.setattr(plan, "gpu_memory", lambda kind: {"free": [30 * 2**30, 3 * 2**30]}[kind])
+    assert plan.why_untimed(one, short=False, needed=0, needed_of_gpu=2 * 2**30) == ""
+    words = plan.why_untimed(one, short=False, needed=0, needed_of_gpu=2 * 2**30 + 2**20)
+    assert words == "3.00 GiB of memory of GPU 1 are free, and a run may take up to 3.00 GiB"
 
 
 def test_free_memory_is_a_part_of_all():
@@ -206,9 +211,11 @@ def test_the_reader_and_the_matrix_product_have_a_rate(experiment):
 def test_the_memory_of_gpus_is_asked_of_their_driver(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu_memory() == []
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 24564\necho 8192\n")
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\ncase $1 in *=memory.free) echo 512;; *=memory.total) echo 24564; echo 8192;; esac\n"
+    )
     (tmp_path / "nvidia-smi").chmod(0o755)
-    assert gpu_memory() == [24564 * 2**20, 8192 * 2**20]
+    assert gpu_memory() == [24564 * 2**20, 8192 * 2**20] and gpu_memory("free") == [2**29]
 
 
 @pytest.mark.slow

@@ -90,9 +90,10 @@ def test_a_prediction_adds_up_steps_validations_and_attacks(experiment, monkeypa
     evaluation = EvaluationNeeds(None, 360, 250, 0, [Footprint(0, 2000), Footprint(0, 500)], None, Footprint(0, 100))
     needs = RunNeeds(steps, 50, Footprint(0, 400), evaluation)
     found = prediction.predict(experiment, needs, 1e9, {experiment.finetuning: 0.75})
-    # 1,005 steps; 3,218 of them as fast as the reader, with 9 validations of 150 images, of 400 operations for 50.
+    # 1,005 steps; 3,218 of them as fast as the reader, with 9 validations of 150 images, of 400 operations for 50,
+    # which do not wait for it.
     assert found.training["cotraining"] == 7.5 + 1005 * 0.5
-    assert found.training["finetuning"] == pytest.approx(7.5 + 3218 * 0.75 + 9 * 3 * 400 / 1000 * 0.75)
+    assert found.training["finetuning"] == pytest.approx(7.5 + 3218 * 0.75 + 9 * 3 * 400 / 1000 * 0.5)
     # 360 test images and as many training images at 6 epsilons.
     assert found.attacks == pytest.approx(0.5 / 250 * 720 * 6 * (2000 + 3 * 500) / 100)
 

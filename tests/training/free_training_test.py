@@ -277,6 +277,14 @@ def test_gin_makes_it():
     assert FreeTraining().replays == 8
 
 
+class HalfLoss(Adversarial):
+    """An objective of a user's own, whose attack is not of its loss."""
+
+    def loss(self, classifier, images, adversarial, labels, training):
+        losses, logits = super().loss(classifier, images, adversarial, labels, training)
+        return losses / 2.0, logits
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -289,6 +297,7 @@ def test_gin_makes_it():
         ),
         ({"objective": Mart()}, "with Mart as it is set the attack maximises another one"),
         ({"objective": LipschitzRegularised()}, "with LipschitzRegularised as it is set"),
+        ({"objective": HalfLoss()}, "with HalfLoss as it is set"),
         ({"objective": Adversarial(margin_loss)}, "set FineTuning.objective = @adversarial.. with adversarial.attack"),
         ({"weight_perturbation": AdversarialWeightPerturbation()}, "set one of them to None"),
         ({"objective": Trades()}, "needs an attacker with a random start"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from robgan_tf.data import order
+from robgan_tf.data import order, pipelines
 from robgan_tf.data.datasets import Examples, TrainingSplit, check_count, stratified_order, with_progress
 from robgan_tf.data.names import shown
 from robgan_tf.data.sources import pillow_images
@@ -96,7 +96,7 @@ class ImageFiles(TrainingSplit):
             return tf.ensure_shape(image, self.image_shape), tf.gather(labels, index)
 
         indices = tf.data.Dataset.range(first_step, steps).map(own_rows).unbatch()
-        images = indices.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images = indices.map(read, num_parallel_calls=pipelines.cores(), deterministic=True)
         return images.batch(len(rows), drop_remainder=True)
 
 

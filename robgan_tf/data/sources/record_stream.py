@@ -83,7 +83,7 @@ class Records(TrainingSplit):
             return self._parse(serialized[rows.start : rows.stop])
 
         images = records.map(own_rows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
-        images = images.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        images = images.map(self._decode, num_parallel_calls=pipelines.cores(), deterministic=True)
         return images.batch(len(rows), drop_remainder=True).take(steps - first_step)
 
     def take(self, count: int, seed: int = 0) -> Examples:
@@ -182,7 +182,7 @@ class Records(TrainingSplit):
 
         def batches():
             for encoded, name in sources:
-                decoded = encoded.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+                decoded = encoded.map(self._decode, num_parallel_calls=pipelines.cores(), deterministic=True)
                 yield from _elements(decoded.batch(READ_BATCH).prefetch(2), name)
 
         done = 0

@@ -50,19 +50,16 @@ def read_split(
         first_class, last_class = class_range
         dataset = dataset.filter(lambda image, label: (label >= first_class) & (label <= last_class))
 
-    # Images of one size were encoded from arrays when the set was prepared: they have no orientation.
-    decode_file = decoding.decode_image if None in feature.shape else decoding.decode_as_stored
-
     @tf.autograph.experimental.do_not_convert
     def decode(encoded, label):
-        image = decode_file(encoded, feature.shape[2])
+        image = decoding.decode_image(encoded, feature.shape[2])
         large_enough = tf.reduce_min(tf.shape(image)[:2]) >= min_side
         # Resizing here and dropping later keeps all work in the one parallel map.
         if image_size is not None and feature.shape[:2] != (image_size, image_size):
             image = preprocessing.centre_square(image, image_size)
         return image, tf.cast(label, tf.int32) - first_class, large_enough
 
-    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.map(decode, num_parallel_calls=pipelines.cores(), deterministic=True)
     if min_side:
         dataset = dataset.filter(lambda image, label, large_enough: large_enough)
     dataset = dataset.batch(READ_BATCH).prefetch(2).with_options(pipelines.options())
