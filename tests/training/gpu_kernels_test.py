@@ -24,10 +24,18 @@ from robgan_tf.training.top_k import TopK
 CALLS = {"PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf", "Case"}
 # "DEFAULT" is what every kind of device has.
 ON_GPUS = {"GPU", "DEFAULT"}
+# Their kernels for GPUs work in the host's memory where their types are these: shapes, seeds, counters, and the class
+# labels, which are joined and divided. All are a few bytes.
+OF_THE_HOST = {
+    *("AddV2 int32", "ConcatOffset", "ConcatV2 int32", "Const", "ExpandDims int32", "FloorDiv int32", "FloorMod int32"),
+    *("Identity int32", "InvertPermutation int32", "Less int32", "Maximum int32", "Mul int32", "Pack int32"),
+    *("Range", "Reshape int32", "Slice int32", "SplitV int32", "StatelessRandomGetKeyCounter", "StopGradient int32"),
+    *("StridedSlice int32", "Sub int32", "Unpack int32", "Unpack int64"),
+}
 
 
-def kernel_message():
-    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName("tensorflow.KernelList"))()
+def message(name: str):
+    return message_factory.GetMessageClass(descriptor_pool.Default().FindMessageTypeByName(f"tensorflow.{name}"))()
 
 
 class Buffer(ctypes.Structure):
@@ -44,18 +52,32 @@ def library():
     opened.TF_NewStatus.restype = ctypes.c_void_p
     opened.TF_GetRegisteredKernelsForOp.restype = ctypes.POINTER(Buffer)
     opened.TF_GetRegisteredKernelsForOp.argtypes = [ctypes.c_char_p, ctypes.c_void_p]
+    opened.TF_GetAllOpList.restype = ctypes.POINTER(Buffer)
     return opened
+
+
+def parsed(name: str, found):
+    return message(name).FromString(ctypes.string_at(found.contents.data, found.contents.length))
+
+
+@functools.cache
+def arguments() -> dict[str, set]:
+    """The names of what each operation takes and gives."""
+    operations = parsed("OpList", library().TF_GetAllOpList()).op
+    return {one.name: {argument.name for argument in [*one.input_arg, *one.output_arg]} for one in operations}
 
 
 @functools.cache
 def gpu_kernels(operation: str) -> list:
-    """The kernels of an operation, each with the types that it takes by attribute."""
-    api, kernels = library(), kernel_message()
-    found = api.TF_GetRegisteredKernelsForOp(operation.encode(), api.TF_NewStatus())
-    kernels.ParseFromString(ctypes.string_at(found.contents.data, found.contents.length))
+    """The kernels of an operation: the types that each takes by attribute, and whether it works on the GPU itself."""
+    found = library().TF_GetRegisteredKernelsForOp(operation.encode(), library().TF_NewStatus())
+    everything = arguments().get(operation, set())
     return [
-        {one.name: set(one.allowed_values.list.type) for one in kernel.constraint}
-        for kernel in kernels.kernel
+        (
+            {one.name: set(one.allowed_values.list.type) for one in kernel.constraint},
+            not (everything and everything <= set(kernel.host_memory_arg)),
+        )
+        for kernel in parsed("KernelList", found).kernel
         if kernel.device_type in ON_GPUS
     ]
 
@@ -65,20 +87,24 @@ def types_of(attribute) -> set:
 
 
 def without_gpu_kernel(function) -> set:
-    """The operations of a concrete function and of all that it calls which have no kernel on GPUs for their types."""
+    """The operations of a concrete function and of all that it calls which have no kernel on GPUs for their types.
+
+    Nor is one that works in the host's memory alone, but for those of `OF_THE_HOST`.
+    """
     graph = function.graph.as_graph_def()
     called = {one.signature.name for one in graph.library.function}
     missing = set()
     for node in [*graph.node, *(node for one in graph.library.function for node in one.node_def)]:
         if node.op in CALLS | called or "CPU" in node.device:
             continue
-        if not any(
+        types = sorted({tf.as_dtype(one).name for one in types_of(node.attr["T"]) if one})
+        name = f"{node.op} {' '.join(types)}".strip()
+        if name not in OF_THE_HOST and not any(
             # An attribute that is missing has its default, which is among what a kernel takes.
-            all(types_of(node.attr[name]) <= types for name, types in kernel.items() if name in node.attr)
-            for kernel in gpu_kernels(node.op)
+            on_gpu and all(types_of(node.attr[name]) <= types for name, types in kernel.items() if name in node.attr)
+            for kernel, on_gpu in gpu_kernels(node.op)
         ):
-            types = sorted({tf.as_dtype(one).name for one in types_of(node.attr["T"]) if one})
-            missing.add(f"{node.op} {' '.join(types)}".strip())
+            missing.add(name)
     return missing
 
 
@@ -94,6 +120,11 @@ def test_an_operation_without_a_gpu_kernel_is_found():
     specs = tf.TensorSpec([2, 2], tf.float32), tf.TensorSpec([], tf.string)
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     assert without_gpu_kernel(concrete) == {"DecodePng", "StringJoin"}
+    # GPUs compare float32; classes are compared in the host's memory.
+    for dtype, missing in ((tf.float32, set()), (tf.int32, {"Equal int32"})):
+        spec = tf.TensorSpec([2], dtype)
+        compared = tf.function(tf.equal, autograph=False).get_concrete_function(spec, spec)
+        assert without_gpu_kernel(compared) == missing
     # GPUs multiply matrices, and none of int32.
     for dtype, missing in ((tf.float32, set()), (tf.int32, {"MatMul int32"})):
         spec = tf.TensorSpec([2, 2], dtype)
