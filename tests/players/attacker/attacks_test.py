@@ -12,7 +12,7 @@ from robgan_tf.players.attacker.losses import dlr_loss, margin_loss, targeted_dl
 from robgan_tf.players.attacker.noise import Noise
 from robgan_tf.players.attacker.pgd import PGD, MomentumAttacker
 from robgan_tf.players.attacker.square import Square, bump, square_sides
-from robgan_tf.players.attacker.threat_model import L2, LInf
+from robgan_tf.players.attacker.threat_model import L1, L2, LInf
 from robgan_tf.players.attacker.transfer import Transfer
 
 CLASSES, SHAPE, COUNT = 5, (6, 7, 2), 120
@@ -369,3 +369,30 @@ def test_attacks_say_how_many_classes_they_need(make, fewest):
     if fewest > 1:
         with pytest.raises(ValueError, match="class"):
             attack.check_classes(fewest - 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *(PGD(ball, steps=3, relative_step_size=0.4) for ball in (LInf(0.05), L2(0.4), L1(4.0))),
+        MomentumAttacker(0.75, LInf(0.05), steps=3, relative_step_size=0.4),
+        *(AutoPGD(ball, steps=5) for ball in (LInf(0.05), L2(0.4), L1(4.0))),
+    ],
+    ids=str,
+)
+def test_what_a_stage_may_take_finds_the_same_images_where_xla_compiles_it(attack, examples):
+    """From a start that is given, since XLA draws other random numbers; a few steps, since rounding grows with each."""
+    attack.check_training()
+    attack.check_xla("jit_compile", True)
+    images, labels = tf.constant(examples.images / 127.5 - 1, tf.float32), tf.constant(examples.labels)
+    start = attack.threat_model.project(images + tf.random.stateless_uniform(images.shape, [1, 2], -0.1, 0.1), images)
+
+    def found(start):
+        return attack.ascend(start, images, lambda images: losses.class_loss(linear(images), labels))
+
+    plain, compiled = (tf.function(found, jit_compile=jit)(start).numpy() for jit in (False, True))
+    assert np.abs(plain - start).max() > 0.01
+    same = np.abs(compiled - plain).max(axis=(1, 2, 3)) < 2e-5
+    # Which pixels a step in l1 takes may hang on a rounding.
+    assert same.mean() >= (0.95 if isinstance(attack.threat_model, L1) else 1.0)
