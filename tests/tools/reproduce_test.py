@@ -22,6 +22,8 @@ from reproduction.runs import runs_of, wanted_steps  # noqa: E402
 from reproduction.scales import find, sizes  # noqa: E402
 from reproduction.systems import EXPERIMENTS, EXTRACTOR, SAMPLED, SAMPLED_OF_MORE, SYSTEMS, comparison  # noqa: E402
 
+from robgan_tf.bindings import bindings  # noqa: E402
+
 ALL = [(one, data, scale) for one in EXPERIMENTS for scale, sets in sizes(one).items() for data in sets]
 EPSILONS = [0.0, 0.1, 0.2]
 
@@ -549,7 +551,10 @@ def test_everything_is_written_and_plotted_in_a_small_file(finished, tmp_path):
     written = json.loads(base.with_suffix(".json").read_text())
     assert written["seeds"] == [0, 1] and written["commits_of_training"] == {"abc": [run.name for run in finished.runs]}
     assert len(written["runs"]) == 4 and written["runs"][0]["commands"][0].startswith("python -m robgan_tf.train")
-    assert written["runs"][0]["bindings"]["LInf.epsilon"] == "0.1"
+    shared = written["bindings_of_all_runs"]
+    assert shared["LInf.epsilon"] == "0.1" and "Experiment.seed" not in shared
+    for run, about_run in zip(finished.runs, written["runs"]):
+        assert {**shared, **about_run["own_bindings"]} == bindings(run.directory.config.read_text())
     text = base.with_suffix(".md").read_text()
     attack = "PGD-20 on class_loss, linf, steps of 0.2 epsilon, random start; counted cumulatively"
     assert f"{attack}, on 40 test and 40 training images. Checks of each evaluation: 1, all passed." in text

@@ -39,7 +39,8 @@ def strongest(runs: Runs) -> Gathered:
     """Accuracy of the recipe and of its variants, and what each part is worth: differences paired by seed."""
     found = {name: robustness(runs.of(name)) for name, system in SYSTEMS.items() if system.recipe and runs.of(name)}
     shares = {name: share for name, share in _SHARES.items() if name in found}
-    missing = [_TITLES[name] for name, system in SYSTEMS.items() if system.recipe and name not in found]
+    there = [name for name, system in SYSTEMS.items() if system.recipe and (not system.of_more or name in found)]
+    missing = [_TITLES[name] for name in there if name not in found]
     one = next(iter(found.values()))
     epsilons, at, reference = one.epsilons, one.at, number(one.reference_epsilon)
     summaries = {name: of.to_json() for name, of in found.items()}

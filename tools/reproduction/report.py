@@ -43,6 +43,8 @@ def write(
     # What makes all of it anew; --gather_only would not.
     arguments = [one for one in sys.argv[1:] if one.lstrip("-").split("=")[0] != "gather_only"]
     command = shlex.join(["python", "tools/reproduce.py", *arguments])
+    configs = [bindings(run.directory.config.read_text()) for run in runs.runs]
+    shared = dict(set.intersection(*(set(config.items()) for config in configs)))
     report = {
         **about,
         "title": comparison.title,
@@ -51,7 +53,11 @@ def write(
         "command": command,
         "written": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "results": gathered.results,
-        "runs": [_about_run(run, runs) for run in runs.runs],
+        "bindings_of_all_runs": dict(sorted(shared.items())),
+        "runs": [
+            _about_run(run, runs, {name: value for name, value in config.items() if name not in shared})
+            for run, config in zip(runs.runs, configs)
+        ],
         "commits_of_training": of_commits,
         "machine": machine(),
         **provenance(),
@@ -84,7 +90,7 @@ def write(
     return found if plotted else [*found, NO_PLOT]
 
 
-def _about_run(run, runs: Runs) -> dict:
+def _about_run(run, runs: Runs, own_bindings: dict[str, str]) -> dict:
     seconds = max((record["wall_seconds"] for record in run.directory.metric_records()), default=None)
     manifest = read_json(run.directory.manifest) if run.directory.manifest.exists() else {}
     return {
@@ -93,7 +99,7 @@ def _about_run(run, runs: Runs) -> dict:
         "run_dir": str(run.path),
         "gin_files": run.files,
         "gin_params": run.params,
-        "bindings": bindings(run.directory.config.read_text()),
+        "own_bindings": own_bindings,
         "commands": [str(command) for command in run.commands()],
         "stages": runs.expected[run.name]["stages"],
         "data": runs.expected[run.name]["data"],
