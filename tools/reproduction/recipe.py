@@ -21,11 +21,8 @@ _WORTH = {
     **{f"generated images, {share:.0%}": (name, "recipe_share_0") for name, share in _SHARES.items() if share},
     "generated images, 50%, by a generator that saw more": ("recipe_of_more", "recipe_share_0"),
     "generated images, 100%, by a generator that saw more": ("recipe_of_more_share_100", "recipe_share_0"),
-    "SGD with one cycle, over Adam, in plain training": ("recipe_plain_with_sgd", "recipe_plain"),
-    "SGD with one cycle, over Adam, in the recipe without generated images": (
-        "recipe_share_0",
-        "recipe_share_0_with_adam",
-    ),
+    "SGD over Adam, plain training": ("recipe_plain_with_sgd", "recipe_plain"),
+    "SGD over Adam, the recipe on real images": ("recipe_share_0", "recipe_share_0_with_adam"),
     "TRADES": ("recipe", "recipe_without_trades"),
     "average of the weights": ("recipe", "recipe_without_average"),
     "label smoothing": ("recipe", "recipe_without_smoothing"),
