@@ -182,6 +182,17 @@ def test_wasserstein_is_the_logit_itself_on_the_side_it_is_on():
     np.testing.assert_array_equal(losses.wasserstein(source, real=False), [-3, 0.5, 2])
 
 
+@pytest.mark.parametrize("make", [losses.split, losses.ac_gan, losses.projection], ids=lambda make: make.__name__)
+def test_wasserstein_is_refused_where_all_logits_that_move_together_change_the_loss(make):
+    for balanced in (Weights(), Weights(real=0.5, fake=0.5)):
+        made = make(balanced, source_loss=losses.wasserstein)
+        moved = [Verdict(one.source + 7.0, one.classes) for one in (REAL, FAKE)]
+        assert_equal(made.discriminator(*moved, LABELS, LABELS), made.discriminator(REAL, FAKE, LABELS, LABELS))
+    with pytest.raises(ValueError, match=r"got real = 0.5 and fake = 1: set \w+.weights = @as_paper\(\)"):
+        make(SplitAsCode(), source_loss=losses.wasserstein)
+    make(SplitAsCode(), source_loss=losses.hinge)
+
+
 def test_non_saturating_is_the_binary_cross_entropy_with_real():
     assert_equal(losses.non_saturating(FAKE.source), bce(FAKE.source, 1))
 

@@ -7,12 +7,13 @@ the paper maximises are cross-entropies to be minimised here.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from functools import partial
 from typing import Callable
 
 import gin
 
-from robgan_tf.losses.terms import class_loss, logistic, non_saturating
+from robgan_tf.losses.terms import class_loss, logistic, non_saturating, wasserstein
 from robgan_tf.values import checked, number
 
 _TERMS = "real fake real_class fake_class generator generator_class attack attack_class"
@@ -164,7 +165,11 @@ def split(
         source_loss: the discriminator's, and the attacker's: `@logistic`, `@hinge` or `@wasserstein`.
         generator_source_loss: `@non_saturating` or `@hinge_generator`.
         attack_class_loss: class term of what the attacker maximises: `@class_loss`, `@margin_loss` or another.
+
+    Raises:
+        ValueError: for `@wasserstein` with other weights of real than of generated images.
     """
+    check_balance("split", weights, source_loss)
     return _with_classes(split_discriminator_loss, weights, source_loss, generator_source_loss, attack_class_loss)
 
 
@@ -176,7 +181,18 @@ def ac_gan(
     attack_class_loss: Callable = class_loss,
 ) -> CoTrainingLosses:
     """The AC-GAN loss, equation 8, with `@as_paper()` or `@ac_gan.as_code()` weights. Arguments as of `split`."""
+    check_balance("ac_gan", weights, source_loss)
     return _with_classes(ac_gan_discriminator_loss, weights, source_loss, generator_source_loss, attack_class_loss)
+
+
+def check_balance(name: str, weights: Weights, source_loss: Callable):
+    """Raises a ValueError where the loss `name` falls without end as one constant is added to all logits."""
+    if inspect.unwrap(source_loss) is wasserstein and weights.real != weights.fake:  # gin wraps its references
+        raise ValueError(
+            f"{name}.source_loss = @wasserstein needs the same weight for real as for generated images, or the loss "
+            f"falls without end as all logits move together; got real = {weights.real:g} and fake = {weights.fake:g}: "
+            f"set {name}.weights = @as_paper()."
+        )
 
 
 def _with_classes(discriminator_loss, weights, source_loss, generator_source_loss, attack_class_loss):

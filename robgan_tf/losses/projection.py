@@ -13,7 +13,7 @@ from typing import Callable
 import gin
 import tensorflow as tf
 
-from robgan_tf.losses.cotraining import CoTrainingLosses, Weights
+from robgan_tf.losses.cotraining import CoTrainingLosses, Weights, check_balance
 from robgan_tf.losses.terms import hinge, hinge_generator
 
 
@@ -50,7 +50,11 @@ def projection(
         weights: weight of each term; there is none of classes.
         source_loss: the discriminator's, and the attacker's: `@hinge` or `@logistic`.
         generator_source_loss: `@hinge_generator` or `@non_saturating`.
+
+    Raises:
+        ValueError: for `@wasserstein` with other weights of real than of generated images.
     """
+    check_balance("projection", weights, source_loss)
     return CoTrainingLosses(
         weights,
         partial(projection_discriminator_loss, weights=weights, source_loss=source_loss),

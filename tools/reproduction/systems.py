@@ -129,9 +129,10 @@ SYSTEMS = {
     "robgan_truncation": System("truncation at 1.5, in fine-tuning", (), ("this_generator.truncation = 1.5",)),
     "robgan_r1": System("R1 penalty", (), ("CoTraining.penalty = @r1()", "r1.gamma = 10.0")),
     "robgan_wgan_gp": System(
-        "WGAN-GP",
+        "WGAN-GP, all weights 1",
         (),
         (
+            "split.weights = @as_paper()",
             "split.source_loss = @wasserstein",
             "split.generator_source_loss = @hinge_generator",
             "CoTraining.penalty = @wgan_gp()",
