@@ -18,11 +18,11 @@ from reproduction import better_gan, figures, recipe, report, tables
 from reproduction.comparable import NotComparableError, check, differences
 from reproduction.execution import RunFailedError, do
 from reproduction.expected import REPOSITORY, expected, with_seed
+from reproduction.experiments import EXPERIMENTS, comparison
 from reproduction.gathering import Runs
 from reproduction.planning import plan
 from reproduction.runs import relative, runs_of, wanted_steps
 from reproduction.scales import DATA, SCALES, find
-from reproduction.systems import EXPERIMENTS, comparison
 
 FLAGS = flags.FLAGS
 GATHER = {

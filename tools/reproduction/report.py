@@ -8,10 +8,10 @@ import sys
 import time
 
 from reproduction.comparable import commits
+from reproduction.experiments import Comparison
 from reproduction.gathering import Gathered, Runs
 from reproduction.runs import read_json
 from reproduction.scales import Scale
-from reproduction.systems import Comparison
 from robgan_tf.bindings import bindings
 from robgan_tf.data.files import write_json, write_text, written_aside
 from robgan_tf.run.machine import machine

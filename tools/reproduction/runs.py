@@ -10,8 +10,9 @@ import shlex
 from collections.abc import Sequence
 
 from reproduction.expected import REPOSITORY
+from reproduction.experiments import Comparison, Part
 from reproduction.scales import Scale
-from reproduction.systems import EXTRACTOR, SYSTEMS, Comparison, Part
+from reproduction.systems import EXTRACTOR, SYSTEMS
 from robgan_tf.run.checkpoints import steps_in
 from robgan_tf.run.directory import RunDirectory
 
