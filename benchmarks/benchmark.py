@@ -23,6 +23,7 @@ from measures import plots
 from measures.evaluation import measure_evaluation
 from measures.forms import measure_forms
 from measures.growth import AXES, measure_growth
+from measures.iterators import measure_iterator_end
 from measures.machine import machine
 from measures.peer import SIZES, measure_peer
 from measures.peers import PARTS, PEERS
@@ -49,6 +50,7 @@ MEASURES = {
     "upkeep": measure_upkeep,
     "precision": measure_precision,
     "first_step": measure_first_step,
+    "iterator_end": measure_iterator_end,
     "peer": measure_peer,
     "growth": measure_growth,
     "evaluation": measure_evaluation,
