@@ -88,7 +88,7 @@ KINDS = ("seconds", "cpu")
 def predict_here() -> dict:
     """Predicts the stages of the configuration that the flags name, in this process; returns them by name."""
     experiment = command_line.build_experiment(FLAGS.gin_file, FLAGS.gin_param)
-    from robgan_tf.experiment.machine_speed import matrix_product_rate
+    from robgan_tf.experiment.machine_speed import matrix_product_rate, reader_rate
     from robgan_tf.experiment.needs import step_needs
     from robgan_tf.experiment.prediction import time_step
     from robgan_tf.keras2 import keras
@@ -99,7 +99,8 @@ def predict_here() -> dict:
         stages.append(stage.name_of_stage)
         if FLAGS.stage in ("", stage.name_of_stage):
             need = step_needs(stage, experiment.data.image_shape, experiment.strategy)
-            step = time_step(experiment, stage, need, rate)
+            waiting = stage.images_per_step / reader_rate(experiment, stage)
+            step = time_step(experiment, stage, need, rate, waiting)
             found[stage.name_of_stage] = {
                 "seconds": step.seconds,
                 "cpu": step.timing.cpu / step.share,
