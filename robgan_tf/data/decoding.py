@@ -127,7 +127,7 @@ def _may_have_exif(encoded: tf.Tensor) -> tf.Tensor:
     return tf.cond(
         _length(encoded) > _SMALL_FILE,
         lambda: tf.constant(True),
-        lambda: tf.strings.regex_full_match(encoded, rf"\C*({_EXIF[:4].decode()}|eXIf)\C*"),  # \C is any byte
+        lambda: tf.strings.regex_full_match(encoded, r"\C*(Exif|eXIf)\C*"),  # \C is any byte
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -102,5 +101,5 @@ class ImageFiles(TrainingSplit):
 
 def in_parallel(function: Callable, items: Sequence, what: str) -> Iterator:
     """Maps in threads; yields the results in order, with progress in the log under the name `what`."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside of the global lock
+    with concurrent.futures.ThreadPoolExecutor(pipelines.cores()) as pool:  # Pillow decodes outside of the global lock
         yield from with_progress(pool.map(function, items), what, len(items))
