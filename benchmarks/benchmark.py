@@ -20,12 +20,13 @@ from robgan_tf import command_line  # isort: skip  (before TensorFlow, whose log
 
 import tensorflow as tf
 from measures import plots
+from measures.device import measure_device
 from measures.evaluation import measure_evaluation
 from measures.forms import measure_forms
 from measures.growth import AXES, measure_growth
 from measures.iterators import measure_iterator_end
 from measures.machine import machine
-from measures.peer import SIZES, measure_peer
+from measures.peer import SIZES, SIZES_OF_CPUS, measure_peer
 from measures.peers import PARTS, PEERS
 from measures.tensorflows import measure_tensorflows
 from measures.training import (
@@ -44,6 +45,7 @@ from robgan_tf.run.provenance import git_commit
 
 FLAGS = flags.FLAGS
 MEASURES = {
+    "device": measure_device,
     "update": measure_update,
     "loop": measure_loop,
     "watching": measure_watching,
@@ -79,6 +81,9 @@ def benchmark():
     # Else PyTorch's threads spin while they wait for each other. Where other processes take turns with them on the
     # processors, that has made small networks a hundred times slower; it would also take processors from TensorFlow.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # TensorFlow and JAX would each take all of a GPU's memory, and leave none to the others.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     settings = {flag.name: flag.value for flag in FLAGS.get_key_flags_for_module(sys.argv[0])}
     settings["OMP_WAIT_POLICY"] = os.environ["OMP_WAIT_POLICY"]
@@ -136,7 +141,9 @@ def define_flags(values):
     flags.DEFINE_string(
         "data_dir", None, "TFDS folder with CIFAR-10 for `loop`; the digits at 16 px if not given.", flag_values=values
     )
-    flags.DEFINE_list("sizes", list(SIZES), "Sizes (pixels_width) for `peer`.", flag_values=values)
+    flags.DEFINE_list(
+        "sizes", list(SIZES_OF_CPUS), f"Sizes (pixels_width) for `peer`, of {','.join(SIZES)}.", flag_values=values
+    )
     flags.DEFINE_list("parts", list(PARTS), "Parts of the training for `peer`.", flag_values=values)
     flags.DEFINE_list(
         "peers",

@@ -127,6 +127,15 @@ class Peer:
         """Labels [B] as the methods take them."""
         return jnp.asarray(labels)
 
+    def wait(self, result: Array | dict) -> Array | dict:
+        """Returns what a method gave; each has waited for the device."""
+        return result
+
+    def device_memory(self) -> int | None:
+        """The most bytes of the GPU's memory that arrays took so far; None on a CPU."""
+        statistics = jax.local_devices()[0].memory_stats()
+        return statistics and statistics["peak_bytes_in_use"]
+
     def attack(self, images: Array, labels: Array) -> Array:
         """Co-training's attack on images [B, H, W, C], which maximises the discriminator's loss on them."""
         return jax.block_until_ready(self._attack(images, labels))

@@ -46,13 +46,15 @@ def peer_parts(peer, images: np.ndarray, labels: np.ndarray, steps: int) -> dict
     """Returns a peer's parts (see `ours.our_parts`), with `steps` updates of the discriminator in an iteration."""
     batch = len(images) // steps
     some_images, some_labels = peer.images(images[:batch]), peer.labels(labels[:batch])
-    return {
+    evaluation = EVALUATION_STEPS, RELATIVE_STEP_SIZE
+    parts = {
         "attack": lambda: peer.attack(some_images, some_labels),
         "discriminator update": lambda: peer.update_discriminator(some_images, some_labels, *peer.inputs(batch)),
         "generator update": lambda: peer.update_generator(*peer.inputs(batch)),
         "iteration": lambda: peer.train_step(images, labels, steps),
-        "evaluation": lambda: peer.evaluate_pgd(some_images, some_labels, EVALUATION_STEPS, RELATIVE_STEP_SIZE),
+        "evaluation": lambda: peer.evaluate_pgd(some_images, some_labels, *evaluation),
     }
+    return {name: lambda part=part: peer.wait(part()) for name, part in parts.items()}
 
 
 def make_peer(name: str, shapes: Shapes, precision: str, attack_steps: int):
@@ -62,9 +64,9 @@ def make_peer(name: str, shapes: Shapes, precision: str, attack_steps: int):
         from measures.jax_baseline import Peer
 
         return Peer.of(shapes, **options)
-    from measures.torch_baseline import Peer
+    from measures.torch_baseline import Peer, best_device
 
-    return Peer.of(shapes, naive=name == "naive", compile=name == "compiled", **options)
+    return Peer.of(shapes, naive=name == "naive", compile=name == "compiled", device=best_device(), **options)
 
 
 def random_arrays(shapes: Shapes, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ def memory(field: str) -> int:
 
 
 def ours(asked: dict):
-    """Returns a training step of this project, and the memory before anything of it was built."""
+    """Returns a training step of this project, the memory before it was built, and what asks for the GPU's."""
     from robgan_tf import command_line  # noqa: F401  # isort: skip  (before TensorFlow, whose log it quiets)
 
     import tensorflow as tf
@@ -33,27 +33,34 @@ def ours(asked: dict):
     settings = (asked[name] for name in ("width", "batch", "attack_steps", "discriminator_steps", "params"))
     configure(network_file(asked["network"]), *settings)
     stage = build_stage(asked["precision"], (shapes.side, shapes.side, shapes.channels))
-    return our_parts(stage, *random_arrays(shapes, stage.images_per_step))["iteration"], after_imports
+    train = our_parts(stage, *random_arrays(shapes, stage.images_per_step))["iteration"]
+
+    def device_memory():
+        gpus = tf.config.list_logical_devices("GPU")
+        return tf.config.experimental.get_memory_info(gpus[0].name)["peak"] if gpus else None
+
+    return train, after_imports, device_memory
 
 
 def theirs(asked: dict):
-    """Returns a training step of a peer, and the memory before anything of it was built."""
+    """Returns a training step of a peer, the memory before it was built, and what asks for the GPU's."""
     start_framework(PEERS[asked["name"]], asked["threads"])
     after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])
     peer = make_peer(asked["name"], shapes, asked["precision"], asked["attack_steps"])
     steps = asked["discriminator_steps"]
-    return peer_parts(peer, *random_arrays(shapes, steps * asked["batch"]), steps)["iteration"], after_imports
+    parts = peer_parts(peer, *random_arrays(shapes, steps * asked["batch"]), steps)
+    return parts["iteration"], after_imports, peer.device_memory
 
 
 def main(asked: dict):
     """Does what was asked: a dictionary of the contender's name, its networks, and the settings of the training."""
-    train, after_imports = (ours if asked["name"] == "ours" else theirs)(asked)
+    train, after_imports, device_memory = (ours if asked["name"] == "ours" else theirs)(asked)
     train()
     seconds = time.time() - asked["started"]
     for _ in range(2):
         train()
     report = {"seconds_to_first_step": seconds, "after_imports": after_imports, "peak": memory("VmHWM")}
-    print(json.dumps(report))
+    print(json.dumps({**report, "device_peak": device_memory()}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ In two forms with the same arithmetic. Written well: channels_last, gradients of
 alone, W / sigma once for all steps of an attack, real and fake images in one pass, fused Adam. And naive, as published
 research code usually is: a full backward pass in every step of the attack, with gradients of all weights that nobody
 uses; W / sigma anew in every pass; a pass for the real and another for the fake images; PyTorch's default layout.
+
+It works on a GPU where PyTorch sees one. There float32 is TF32, as in TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,6 +21,18 @@ from measures.shapes import Shapes
 from measures.torch_networks import Block, Discriminator, Generator
 
 PRECISIONS = {"float32": torch.float32, "mixed_bfloat16": torch.bfloat16}
+
+
+def best_device() -> str:
+    """Where a peer works: on the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def wait_for(device: torch.device, result):
+    """Returns a result of the device once that has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result
 
 
 def source_loss(logits: Tensor, real: bool) -> Tensor:
@@ -39,6 +53,7 @@ class Peer:
         precision: "float32" or "mixed_bfloat16" (autocast).
         naive: see the module.
         compile: whether both networks go through `torch.compile`.
+        device: where it works, with all it has.
     """
 
     def __init__(
@@ -52,10 +67,14 @@ class Peer:
         precision: str = "float32",
         naive: bool = False,
         compile: bool = False,
+        device: str = "cpu",
     ):
+        self.device = torch.device(device)
+        if self.device.type == "cuda":  # PyTorch's own default is TF32 for convolutions and float32 for products
+            torch.set_float32_matmul_precision("high")
         self.layout = torch.contiguous_format if naive else torch.channels_last
-        self.generator = generator.to(memory_format=self.layout).train()
-        self.discriminator = discriminator.to(memory_format=self.layout).train()
+        self.generator = generator.to(self.device, memory_format=self.layout).train()
+        self.discriminator = discriminator.to(self.device, memory_format=self.layout).train()
         self.epsilon, self.steps, self.step_size = epsilon, steps, epsilon / steps
         self.average_decay, self.naive = average_decay, naive
         self.dtype = PRECISIONS[precision]
@@ -107,15 +126,24 @@ class Peer:
             average.copy_(weight)
 
     def autocast(self):
-        return torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
     def images(self, images: np.ndarray) -> Tensor:
         """[B, H, W, C] -> [B, C, H, W]; channels_last is the same memory."""
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+        images = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        return images.contiguous(memory_format=self.layout)
 
     def labels(self, labels: np.ndarray) -> Tensor:
         """Labels [B] as the methods take them."""
-        return torch.from_numpy(labels).long()
+        return torch.from_numpy(labels).to(self.device).long()
+
+    def wait(self, result: Tensor | dict) -> Tensor | dict:
+        """Returns what a method gave, once the device has done all that it was asked for."""
+        return wait_for(self.device, result)
+
+    def device_memory(self) -> int | None:
+        """The most bytes of the GPU's memory that tensors took so far; None on a CPU."""
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
 
     def fixed_kernels(self) -> dict | None:
         """The discriminator's W / sigma as constants, in the precision of the arithmetic; None for the naive form."""
@@ -211,8 +239,8 @@ class Peer:
 
     def inputs(self, count: int) -> tuple[Tensor, Tensor]:
         """Noise and labels for the generator."""
-        noise = torch.randn(count, self.generator.latent_dim)
-        return noise, torch.randint(self.generator.num_classes, (count,))
+        noise = torch.randn(count, self.generator.latent_dim, device=self.device)
+        return noise, torch.randint(self.generator.num_classes, (count,), device=self.device)
 
     def train_step(self, images: np.ndarray, labels: np.ndarray, steps: int, inputs: Sequence | None = None) -> dict:
         """One update of the generator, then `steps` times an attack and an update of the discriminator.

@@ -160,7 +160,7 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, kernels: dict[SpectralNorm, Tensor]) -> tuple[Tensor, Tensor]:
         for block in self.blocks:
             images = block(images, kernels)
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(images.device.type, enabled=False):
             features = F.relu(images).float().sum(dim=(2, 3))
             source, classes = (
                 F.linear(features, kernels[head], head.bias) for head in (self.source_head, self.class_head)

@@ -1,5 +1,7 @@
 """The PyTorch peer of the benchmark does the arithmetic of this project; skipped where PyTorch is not installed."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +9,7 @@ import tensorflow as tf
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)  # small networks: two threads would wait for each other where the machine has other work
 
+from measures.shapes import Shapes  # noqa: E402
 from measures.torch_baseline import Peer  # noqa: E402
 
 from robgan_tf.run import devices  # noqa: E402
@@ -136,3 +139,18 @@ def test_bfloat16_agrees_to_its_rounding():
         assert_close(theirs, ours.classes, 2e-2)
         losses = peer.train_step(np.tile(images, [2, 1, 1, 1]), np.tile(labels, 2), STEPS)
         assert all(np.isfinite(loss) for loss in losses.values())
+
+
+@forms
+def test_everything_is_on_the_device_of_the_peer(naive, monkeypatch):
+    """On a device without memory: an operation on tensors of two devices is an error, there as on a GPU."""
+    adam = torch.optim.Adam
+    # Neither is there for such a device.
+    monkeypatch.setattr(torch, "autocast", lambda *args, **options: contextlib.nullcontext())
+    monkeypatch.setattr(torch.optim, "Adam", lambda *args, fused=False, **options: adam(*args, **options))
+    shapes = Shapes(8, 3, 5, 6, 4, ((2, False), (3, True)), ((2, True), (2, False)))
+    peer = Peer.of(shapes, naive=naive, device="meta")
+    images, labels = np.zeros([4, 8, 8, 3], np.float32), np.zeros([4], np.int32)
+    losses = peer.train_step(images, labels, 2)
+    right = peer.evaluate_pgd(peer.images(images), peer.labels(labels))
+    assert {tensor.device.type for tensor in (*losses.values(), right, *peer.averages)} == {"meta"}
