@@ -131,10 +131,10 @@ class Peer:
         """Returns what a method gave; each has waited for the device."""
         return result
 
-    def device_memory(self) -> int | None:
-        """The most bytes of the GPU's memory that arrays took so far; None on a CPU."""
+    def gpu_memory_mib(self) -> float | None:
+        """The most of the GPU's memory that arrays took so far; None on a CPU."""
         statistics = jax.local_devices()[0].memory_stats()
-        return statistics and statistics["peak_bytes_in_use"]
+        return statistics["peak_bytes_in_use"] / 2**20 if statistics else None
 
     def attack(self, images: Array, labels: Array) -> Array:
         """Co-training's attack on images [B, H, W, C], which maximises the discriminator's loss on them."""

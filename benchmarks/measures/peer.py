@@ -17,6 +17,7 @@ import tensorflow as tf
 from absl import flags
 
 from measures.configured import build_stage, configure, image_side, network_file
+from measures.device import matrix_side, on_gpu
 from measures.machine import REPOSITORY, is_there
 from measures.ours import our_parts
 from measures.peers import EVALUATION_STEPS, PEERS, make_peer, peer_parts, random_arrays, start_framework
@@ -55,8 +56,6 @@ HELD_IN_MEMORY = ("well_written", "jax")  # no more memory than these
 # An iteration must reach so much of the matrix product's rate: of a size and precision on a CPU, of any size on a GPU.
 REQUIRED_SHARE = {("32px_64", "float32"): 0.8}
 REQUIRED_SHARE_OF_GPU = {"mixed_bfloat16": 0.3}
-# Side of the matrix product that achieved rates are held against; a GPU does the smaller one while Python calls it.
-MATRIX, MATRIX_OF_GPU = 2048, 8192
 
 
 @dataclasses.dataclass
@@ -154,16 +153,6 @@ def time_alone(function: Callable[[], float]) -> list[float]:
     return [function() for _ in range(1 + FLAGS.repetitions // 2)]
 
 
-def on_gpu() -> bool:
-    """Whether TensorFlow computes on a GPU."""
-    return bool(tf.config.list_physical_devices("GPU"))
-
-
-def matrix_side() -> int:
-    """Rows and columns of the matrix product."""
-    return MATRIX_OF_GPU if on_gpu() else MATRIX
-
-
 def required_share(size: str, precision: str, part: str) -> float | None:
     """The share of the matrix product's rate that a part must reach; None for no requirement."""
     if part != "iteration":
@@ -206,9 +195,9 @@ def compare_processes(case: Case) -> Iterator[Series]:
         about = {"size": case.name, "precision": case.precision, "part": "memory", "what": name}
         yield Series(f"{label}: {name}, peak memory above imports", memory[name], "MiB", about=about)
         yield Series(f"{label}: {name}, peak memory", [run["peak"] / 2**20 for run in runs], "MiB")
-        if runs[0]["device_peak"] is not None:
-            device = [run["device_peak"] / 2**20 for run in runs]
-            yield Series(f"{label}: {name}, peak memory of the GPU", device, "MiB")
+        if runs[0]["gpu_memory_mib"] is not None:
+            of_gpu = [run["gpu_memory_mib"] for run in runs]
+            yield Series(f"{label}: {name}, peak memory of the GPU", of_gpu, "MiB")
     for name in memory:
         if name in HELD_IN_MEMORY:
             yield Series(f"{label}: memory, ours / {name}", memory["ours"] / memory[name], "", at_most=1.0)

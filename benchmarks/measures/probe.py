@@ -27,6 +27,7 @@ def ours(asked: dict):
 
     from measures.configured import build_stage, configure, network_file
     from measures.ours import our_parts
+    from robgan_tf.run.machine import memory_in_use
 
     tf.config.threading.set_intra_op_parallelism_threads(asked["threads"])
     after_imports, shapes = memory("VmRSS"), Shapes(**asked["shapes"])
@@ -34,12 +35,7 @@ def ours(asked: dict):
     configure(network_file(asked["network"]), *settings)
     stage = build_stage(asked["precision"], (shapes.side, shapes.side, shapes.channels))
     train = our_parts(stage, *random_arrays(shapes, stage.images_per_step))["iteration"]
-
-    def device_memory():
-        gpus = tf.config.list_logical_devices("GPU")
-        return tf.config.experimental.get_memory_info(gpus[0].name)["peak"] if gpus else None
-
-    return train, after_imports, device_memory
+    return train, after_imports, lambda: memory_in_use().get("gpu_memory_mib")
 
 
 def theirs(asked: dict):
@@ -49,18 +45,18 @@ def theirs(asked: dict):
     peer = make_peer(asked["name"], shapes, asked["precision"], asked["attack_steps"])
     steps = asked["discriminator_steps"]
     parts = peer_parts(peer, *random_arrays(shapes, steps * asked["batch"]), steps)
-    return parts["iteration"], after_imports, peer.device_memory
+    return parts["iteration"], after_imports, peer.gpu_memory_mib
 
 
 def main(asked: dict):
     """Does what was asked: a dictionary of the contender's name, its networks, and the settings of the training."""
-    train, after_imports, device_memory = (ours if asked["name"] == "ours" else theirs)(asked)
+    train, after_imports, gpu_memory_mib = (ours if asked["name"] == "ours" else theirs)(asked)
     train()
     seconds = time.time() - asked["started"]
     for _ in range(2):
         train()
     report = {"seconds_to_first_step": seconds, "after_imports": after_imports, "peak": memory("VmHWM")}
-    print(json.dumps({**report, "device_peak": device_memory()}))
+    print(json.dumps({**report, "gpu_memory_mib": gpu_memory_mib()}))
 
 
 if __name__ == "__main__":

@@ -141,9 +141,9 @@ class Peer:
         """Returns what a method gave, once the device has done all that it was asked for."""
         return wait_for(self.device, result)
 
-    def device_memory(self) -> int | None:
-        """The most bytes of the GPU's memory that tensors took so far; None on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+    def gpu_memory_mib(self) -> float | None:
+        """The most of the GPU's memory that tensors took so far; None on a CPU."""
+        return torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else None
 
     def fixed_kernels(self) -> dict | None:
         """The discriminator's W / sigma as constants, in the precision of the arithmetic; None for the naive form."""
