@@ -19,7 +19,9 @@ def wide(**options):
 
 
 def convnext(**options):
-    return ConvNeXt(CLASSES, SHAPE, (1, 1), (4, 6), **options)
+    # The stem's first layer norm is over half of the first width. Over 2 channels it would give +-1 and have next to no
+    # gradient: rounding alone could then flip signs of the attack.
+    return ConvNeXt(CLASSES, SHAPE, (1, 1), (8, 12), **options)
 
 
 @pytest.fixture
@@ -45,8 +47,7 @@ def finetuning():
 @pytest.mark.slow
 def test_without_batch_norm_parts_make_the_same_step(finetuning):
     whole, parts = (after_a_step(finetuning, classifier=convnext, accumulation=count) for count in (1, 4))
-    # Norms divide by what weights of 0.02 give, so that gradients, and their rounding, are larger than elsewhere.
-    assert_same_step(parts, whole, atol=1e-5)
+    assert_same_step(parts, whole, atol=1e-6)
 
 
 def test_batch_norm_refuses_parts(finetuning):
@@ -59,7 +60,7 @@ def test_batch_norm_refuses_parts(finetuning):
 def test_recomputed_on_two_replicas_it_makes_the_step_of_one_without(finetuning, two_replicas, classifier):
     whole = after_a_step(finetuning, classifier=classifier)
     small = after_a_step(finetuning, strategy=two_replicas, classifier=classifier, recompute=True)
-    assert_same_step(small, whole, atol=5e-6)
+    assert_same_step(small, whole, atol=1e-6)
 
 
 @pytest.mark.slow
