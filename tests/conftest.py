@@ -19,6 +19,9 @@ from robgan_tf.players.attacker.threat_model import LInf
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "benchmarks"))  # they are scripts, not a package
 from broken import networks  # noqa: E402
 
+# The number of threads decides into how many parts a sum is cut, and so how it is rounded. The golden runs were made
+# with two; on machines with one core or sixteen they are repeated with two as well.
+tf.config.threading.set_intra_op_parallelism_threads(2)
 # Two logical devices, for the tests of several replicas. Only possible before TensorFlow has made its first tensor.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
